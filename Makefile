@@ -1,0 +1,43 @@
+# Everything runs in .venv, which `make` sets up by itself with python3 -m venv and pip.
+export LC_ALL := C.UTF-8
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DEMO   ?=
+PORT   ?= 8080
+
+.PHONY: setup demo test lint bench up format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# The main job on real pictures; DEMO=folder takes yours.
+demo: $(STAMP)
+	$(BIN)/python demo.py $(if $(DEMO),"$(DEMO)")
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python -m bench
+
+up: $(STAMP)
+	$(BIN)/relens up --port $(PORT)
+
+clean:
+	rm -rf $(VENV) build dist demo

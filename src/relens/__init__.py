@@ -1,0 +1,1 @@
+"""relens: visual recognition and search that you run yourself."""

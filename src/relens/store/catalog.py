@@ -1,0 +1,132 @@
+"""The catalog: one SQL database, SQLite in the home or PostgreSQL by URL.
+
+Writers get short transactions that hold the write lock from their first statement on SQLite; on PostgreSQL they lock
+rows. The schema goes forward on start and is refused when a newer relens wrote it. No domain knowledge lives here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from alembic import command
+from relens.errors import Broken
+
+BUSY_TIMEOUT_S = 30
+UPGRADE_LOCK = 0x72656C656E73  # "relens", as a PostgreSQL advisory lock
+
+Tx = sa.Connection
+"""An open transaction. Parts that write take one; the flow opens it."""
+
+
+class Catalog:
+    """The database of one home. Safe to use from many threads; not to be carried over a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.url = sa.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        try:
+            self._engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
+        except ModuleNotFoundError as error:
+            raise Broken(
+                "store.no-driver",
+                f"the driver for {self.url.drivername} is not installed ({error.name})",
+                hint="pip install 'relens[postgres]'",
+            ) from error
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Tx]:
+        """A writing transaction: committed on leaving, rolled back on an error. Broken if the catalog cannot serve."""
+        with self._translated(), self._engine.connect() as connection:
+            with connection.execution_options(writes=True).begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A reading transaction; on SQLite one snapshot."""
+        with self._translated(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    def now(self, tx: Tx) -> float:
+        """Seconds since 1970 by the database's clock, so that hosts agree; SQLite lives on one host and uses its."""
+        if self.is_sqlite:
+            return time.time()
+        return float(tx.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+    def upgrade(self) -> None:
+        """Bring the schema to this relens's revision. Broken if a newer one has written it."""
+        config = _alembic()
+        with self.begin() as tx:
+            if not self.is_sqlite:
+                tx.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+            current = MigrationContext.configure(tx).get_current_revision()
+            script = ScriptDirectory.from_config(config)
+            if current == script.get_current_head():
+                return
+            if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+                raise Broken(
+                    "store.newer-schema",
+                    f"the catalog has schema {current}, which this relens does not know",
+                    hint="a newer relens wrote it: install that version, or restore a backup",
+                )
+            config.attributes["connection"] = tx
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError) as error:
+            raise _unavailable(self.url, error) from error
+
+
+def _unavailable(url: sa.URL, error: DBAPIError) -> Broken:
+    return Broken(
+        "store.catalog",
+        f"the catalog at {url.render_as_string(hide_password=True)} does not serve: {error.orig}",
+        hint="is its disk full or read-only, the server down, or another process holding it?",
+    )
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # what was answered as done survives a power cut
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

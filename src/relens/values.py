@@ -1,0 +1,249 @@
+"""Words of the domain as values that cannot be wrong: frozen, checked once when made.
+
+What crosses floors or processes is defined here, with its JSON form, so that command, HTTP and Python say the same.
+Nothing here reads a disk, a clock or a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relens.errors import BadInput, Conflict
+
+Pixels = NDArray[np.uint8]
+"""(height, width, 3) uint8, RGB, top row first, upright."""
+
+Floats = NDArray[np.float32]
+
+DIGEST_LENGTH = 64
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that digests are taken from: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_of(value: bytes | Mapping[str, Any] | Sequence[Any]) -> str:
+    """SHA-256 in lower-case hex, of bytes as they are or of a JSON value in its canonical spelling."""
+    data = value if isinstance(value, bytes) else canonical_json(value)
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of a picture: x, y, w, h from the top left, each 0 to 1 of the upright picture's width or height."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+
+    def __post_init__(self) -> None:
+        inside = 0 <= self.x <= 1 and 0 <= self.y <= 1 and self.x + self.w <= 1 + 1e-6 and self.y + self.h <= 1 + 1e-6
+        if not (inside and self.w > 0 and self.h > 0):
+            raise BadInput("values.bad-box", f"no box within a picture: {self.to_json()}")
+
+    def to_json(self) -> list[float]:
+        return [round(v, 6) for v in (self.x, self.y, self.w, self.h)]
+
+
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A name that a model gave, its class index and its score (0 to 1)."""
+
+    name: str
+    index: int
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "index": self.index, "score": round(self.score, 6)}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a picture becomes a model's input, by its card.
+
+    size_px      side of the square input
+    resize_px    the short side is resized to this first (antialiased), then the centre `size_px` square is cut
+    resample     "bilinear" or "bicubic"
+    colour       "rgb" or "bgr", order of the channels
+    layout       "nchw" or "nhwc"
+    mean, std    per channel in the model's order: (value 0..255 - mean) / std
+    """
+
+    size_px: int
+    resize_px: int
+    resample: Literal["bilinear", "bicubic"]
+    colour: Literal["rgb", "bgr"]
+    layout: Literal["nchw", "nhwc"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size_px <= self.resize_px or min(self.std) <= 0:
+            raise BadInput(
+                "values.bad-preprocessing", f"size_px {self.size_px}, resize_px {self.resize_px}, std {self.std}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "size_px": self.size_px,
+            "resize_px": self.resize_px,
+            "resample": self.resample,
+            "colour": self.colour,
+            "layout": self.layout,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """An embedding together with the space it belongs to: (d,) float32 of unit length. Spaces are never compared."""
+
+    space: str
+    values: Floats
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 1 or self.values.dtype != np.float32:
+            raise BadInput("values.bad-vector", f"a vector is (d,) float32, not {self.values.shape} {self.values.dtype}")
+        if not math.isclose(float(self.values @ self.values), 1.0, abs_tol=1e-2):
+            raise BadInput("values.bad-vector", "a vector has unit length; this one is zero, not finite or not normalised")
+
+
+def require_same_space(asked: str, held: str) -> None:
+    """Conflict that names both spaces, if they differ."""
+    if asked != held:
+        raise Conflict(
+            "vectors.space-mismatch",
+            f"a vector of space {asked} cannot be compared with vectors of space {held}",
+            hint="embed the query with the lens of the view that it searches",
+        )
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """What an answer says of a picture: SHA-256 of its bytes, upright size in pixels, where it came from."""
+
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    uri: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return _without_none({"uri": self.uri, "sha256": self.sha256, "width": self.width, "height": self.height})
+
+
+@dataclass(frozen=True, slots=True)
+class FoundObject:
+    """One thing found in a picture. Labels best first; attributes hold what was asked for (`subject`, `heatmap`…)."""
+
+    box: Box
+    score: float
+    category: str
+    labels: tuple[Label, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "box": self.box.to_json(),
+            "score": round(self.score, 6),
+            "category": self.category,
+            "labels": [label.to_json() for label in self.labels],
+            "attributes": dict(self.attributes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The answer to "what is in this picture": objects under one release."""
+
+    release: str
+    recipe: str
+    picture: PictureInfo
+    objects: tuple[FoundObject, ...]
+    timings_ms: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "recipe": self.recipe,
+            "picture": self.picture.to_json(),
+            "objects": [found.to_json() for found in self.objects],
+            "timings_ms": dict(self.timings_ms),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An object of a gallery that looks like the query: cosine score, where it is, and the items that show it."""
+
+    id: int
+    score: float
+    box: Box
+    labels: tuple[Label, ...]
+    picture: PictureInfo
+    items: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "score": round(self.score, 6),
+            "box": self.box.to_json(),
+            "labels": [label.to_json() for label in self.labels],
+            "picture": self.picture.to_json(),
+            "items": [dict(item) for item in self.items],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedObject:
+    """One object of the query picture with its look-alikes, best first."""
+
+    box: Box
+    matches: tuple[Match, ...]
+    labels: tuple[Label, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "box": self.box.to_json(),
+            "labels": [label.to_json() for label in self.labels],
+            "matches": [match.to_json() for match in self.matches],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """The answer to "what looks like this": under one release, as of one sequence of the gallery."""
+
+    release: str
+    sequence: int
+    gallery: str
+    picture: PictureInfo
+    objects: tuple[MatchedObject, ...]
+    timings_ms: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "sequence": self.sequence,
+            "gallery": self.gallery,
+            "picture": self.picture.to_json(),
+            "objects": [matched.to_json() for matched in self.objects],
+            "timings_ms": dict(self.timings_ms),
+        }
