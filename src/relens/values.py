@@ -117,9 +117,13 @@ class Vector:
 
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or self.values.dtype != np.float32:
-            raise BadInput("values.bad-vector", f"a vector is (d,) float32, not {self.values.shape} {self.values.dtype}")
+            raise BadInput(
+                "values.bad-vector", f"a vector is (d,) float32, not {self.values.shape} {self.values.dtype}"
+            )
         if not math.isclose(float(self.values @ self.values), 1.0, abs_tol=1e-2):
-            raise BadInput("values.bad-vector", "a vector has unit length; this one is zero, not finite or not normalised")
+            raise BadInput(
+                "values.bad-vector", "a vector has unit length; this one is zero, not finite or not normalised"
+            )
 
 
 def require_same_space(asked: str, held: str) -> None:

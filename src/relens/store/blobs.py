@@ -114,7 +114,7 @@ class LocalBlobs:
             raise _missing(digest) from None
 
     def verify(self, digest: str) -> None:
-        with self._open(digest) as file:
+        with self.path(digest).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
             raise Broken(

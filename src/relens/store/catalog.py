@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from alembic import command
 from relens.errors import Broken
 
 BUSY_TIMEOUT_S = 30
@@ -46,8 +46,9 @@ class Catalog:
     @contextlib.contextmanager
     def begin(self) -> Iterator[Tx]:
         """A writing transaction: committed on leaving, rolled back on an error. Broken if the catalog cannot serve."""
-        with self._translated(), self._engine.connect() as connection:
-            with connection.execution_options(writes=True).begin():
+        with self._translated(), self._engine.connect() as opened:
+            connection = opened.execution_options(writes=True)
+            with connection.begin():
                 yield connection
 
     @contextlib.contextmanager

@@ -1,0 +1,22 @@
+"""Durable leased work in the catalog: plans, packs, leases, quarantine.
+
+A pack is worked off by one worker at a time and exactly once in effect: its results and its end are one transaction,
+fenced by the epoch of the claim. Which handler runs a pack, and what it means, is decided above.
+"""
+
+from relens.jobs.hosts import Worker, is_alive, start_time, this_host, this_worker
+from relens.jobs.leases import MAX_LOSSES, Claim
+from relens.jobs.loop import Hold, Interrupted, run_worker
+
+__all__ = [
+    "MAX_LOSSES",
+    "Claim",
+    "Hold",
+    "Interrupted",
+    "Worker",
+    "is_alive",
+    "run_worker",
+    "start_time",
+    "this_host",
+    "this_worker",
+]
