@@ -7,7 +7,7 @@ the sequence that the plan takes. Ids of objects are increasing and never used a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,9 +160,10 @@ def every(tx: Tx) -> list[Gallery]:
     return [Gallery(**row) for row in tx.execute(_galleries().order_by(galleries.c.name)).mappings()]
 
 
-def name_of(tx: Tx, gallery: int) -> str:
-    """The name of a gallery by id, also of a removed one."""
-    return str(tx.execute(sa.select(galleries.c.name).where(galleries.c.id == gallery)).scalar_one())
+def by_id(tx: Tx, gallery: int) -> Gallery:
+    """A gallery by id, also a removed one."""
+    columns = [galleries.c[name] for name in Gallery.__dataclass_fields__]
+    return Gallery(**tx.execute(sa.select(*columns).where(galleries.c.id == gallery)).mappings().one())
 
 
 def lock(tx: Tx, gallery: int) -> int:
@@ -228,21 +229,32 @@ def stage(tx: Tx, gallery: int, plan: int, new: Sequence[NewPicture], *, space: 
     return ids
 
 
-def upsert_items(tx: Tx, gallery: int, plan: int, shown: Sequence[tuple[Item, int]], now: float) -> None:
-    """Write items with the pictures that they show. A picture that an item leaves is noted as a possible orphan."""
+def upsert_items(
+    tx: Tx, gallery: int, plan: int, shown: Sequence[tuple[Item, int]], *, undated: Collection[str] = (), now: float
+) -> None:
+    """Write items with the pictures that they show; what is unchanged is not written.
+
+    Items whose key is in `undated` keep the day that they have. A picture that an item leaves is noted as a possible
+    orphan.
+    """
     left: set[int] = set()
     for some in _batches(shown):
-        keys = [item.key for item, _ in some]
-        query = sa.select(items.c.key, items.c.picture).where(items.c.gallery == gallery, items.c.key.in_(keys))
-        before = {row.key: row.picture for row in tx.execute(query)}
-        left.update(before[item.key] for item, picture in some if before.get(item.key, picture) != picture)
-        rows = [_item_row(gallery, item, picture, now) for item, picture in some]
-        fresh = [row for row in rows if row["key"] not in before]
-        changed = [row for row in rows if row["key"] in before]
+        query = sa.select(items).where(items.c.gallery == gallery, items.c.key.in_([item.key for item, _ in some]))
+        before = {row["key"]: row for row in tx.execute(query).mappings()}
+        fresh = []
+        for item, picture in some:
+            row = _item_row(gallery, item, picture, now)
+            old = before.get(item.key)
+            if old is not None and item.key in undated:
+                row["day"] = old["day"]
+            if old is None:
+                fresh.append(row)
+            elif any(old[name] != value for name, value in row.items() if name != "updated_at"):
+                tx.execute(sa.update(items).where(items.c.id == old["id"]).values(**row))
+                if old["picture"] != picture:
+                    left.add(old["picture"])
         if fresh:
             tx.execute(sa.insert(items), fresh)
-        for row in changed:
-            tx.execute(sa.update(items).where(items.c.gallery == gallery, items.c.key == row["key"]).values(**row))
     known = set(tx.execute(sa.select(orphans.c.picture).where(orphans.c.plan == plan)).scalars())
     if left - known:
         tx.execute(sa.insert(orphans), [{"plan": plan, "picture": picture} for picture in sorted(left - known)])
@@ -296,6 +308,17 @@ def staged_vectors(
             return
         yield np.array([row.id for row in rows], dtype=np.int64), [(row.file, row.row) for row in rows]
         after = rows[-1].id
+
+
+def count_staged(tx: Tx, plan: int, category: str, day: str, among: Collection[int]) -> int:
+    """How many of these objects a plan has staged in a category and day."""
+    counted = 0
+    for some in _batches(sorted(among)):
+        query = sa.select(sa.func.count()).where(
+            objects.c.id.in_(some), objects.c.plan == plan, objects.c.category == category, objects.c.day == day
+        )
+        counted += int(tx.execute(query).scalar_one())
+    return counted
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ class Box:
     def to_json(self) -> list[float]:
         return [round(v, 6) for v in (self.x, self.y, self.w, self.h)]
 
+    @staticmethod
+    def from_json(given: Sequence[float]) -> Box:
+        return Box(*given)
+
 
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 
@@ -68,6 +72,14 @@ class Label:
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "index": self.index, "score": round(self.score, 6)}
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> Label:
+        return Label(**given)
+
+
+def _labels(given: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
+    return tuple(Label.from_json(label) for label in given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +164,10 @@ class PictureInfo:
     def to_json(self) -> dict[str, Any]:
         return _without_none({"uri": self.uri, "sha256": self.sha256, "width": self.width, "height": self.height})
 
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> PictureInfo:
+        return PictureInfo(**given)
+
 
 @dataclass(frozen=True, slots=True)
 class FoundObject:
@@ -172,6 +188,16 @@ class FoundObject:
             "attributes": dict(self.attributes),
         }
 
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> FoundObject:
+        return FoundObject(
+            box=Box.from_json(given["box"]),
+            score=given["score"],
+            category=given["category"],
+            labels=_labels(given["labels"]),
+            attributes=given["attributes"],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
@@ -191,6 +217,16 @@ class Recognition:
             "objects": [found.to_json() for found in self.objects],
             "timings_ms": dict(self.timings_ms),
         }
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> Recognition:
+        return Recognition(
+            release=given["release"],
+            recipe=given["recipe"],
+            picture=PictureInfo.from_json(given["picture"]),
+            objects=tuple(FoundObject.from_json(found) for found in given["objects"]),
+            timings_ms=given["timings_ms"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +250,17 @@ class Match:
             "items": [dict(item) for item in self.items],
         }
 
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> Match:
+        return Match(
+            id=given["id"],
+            score=given["score"],
+            box=Box.from_json(given["box"]),
+            labels=_labels(given["labels"]),
+            picture=PictureInfo.from_json(given["picture"]),
+            items=tuple(given["items"]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MatchedObject:
@@ -229,6 +276,14 @@ class MatchedObject:
             "labels": [label.to_json() for label in self.labels],
             "matches": [match.to_json() for match in self.matches],
         }
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> MatchedObject:
+        return MatchedObject(
+            box=Box.from_json(given["box"]),
+            matches=tuple(Match.from_json(match) for match in given["matches"]),
+            labels=_labels(given["labels"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,3 +306,14 @@ class SearchAnswer:
             "objects": [matched.to_json() for matched in self.objects],
             "timings_ms": dict(self.timings_ms),
         }
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> SearchAnswer:
+        return SearchAnswer(
+            release=given["release"],
+            sequence=given["sequence"],
+            gallery=given["gallery"],
+            picture=PictureInfo.from_json(given["picture"]),
+            objects=tuple(MatchedObject.from_json(matched) for matched in given["objects"]),
+            timings_ms=given["timings_ms"],
+        )

@@ -7,6 +7,7 @@ fenced by the epoch of the claim. Which handler runs a pack, and what it means, 
 from relens.jobs.hosts import Worker, is_alive, start_time, this_host, this_worker
 from relens.jobs.leases import MAX_LOSSES, Claim
 from relens.jobs.loop import Hold, Interrupted, run_worker
+from relens.jobs.pool import WorkerPool, parent_is_gone
 
 __all__ = [
     "MAX_LOSSES",
@@ -14,7 +15,9 @@ __all__ = [
     "Hold",
     "Interrupted",
     "Worker",
+    "WorkerPool",
     "is_alive",
+    "parent_is_gone",
     "run_worker",
     "start_time",
     "this_host",

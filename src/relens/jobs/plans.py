@@ -150,16 +150,28 @@ def end(tx: Tx, plan: int, state: str, now: float, **values: Any) -> None:
     tx.execute(sa.update(plans).where(plans.c.id == plan).values(state=state, ended_at=now, **values))
 
 
+def abandon(tx: Tx, plan: int, now: float) -> None:
+    """Close a plan whose gallery goes away: nothing of it runs or commits any more, and nothing is booked."""
+    where = (packs.c.plan == plan, packs.c.state.in_(["open", "running", "failed"]))
+    tx.execute(sa.update(packs).where(*where).values(state="cancelled", epoch=packs.c.epoch + 1, ended_at=now))
+    end(tx, plan, "cancelled", now)
+
+
 def hold(tx: Tx, plan: int, view: int) -> None:
     """Mark a plan as sealed with a view that its checks refused."""
     tx.execute(sa.update(plans).where(plans.c.id == plan).values(state="held", view=view))
 
 
+def require_unfinished(plan: Plan) -> None:
+    """Conflict if a plan is over for good."""
+    if plan.ended_at is not None:
+        raise Conflict("jobs.plan-over", f"plan {plan.id} is {plan.state}; there is nothing left to do in it")
+
+
 def resume(tx: Tx, plan: int) -> Plan:
     """Let resting packs run again; a held plan is sealed again. Conflict if it is over for good."""
     found = get(tx, plan, lock=True)
-    if found.ended_at is not None:
-        raise Conflict("jobs.plan-over", f"plan {plan} is {found.state}; there is nothing to resume")
+    require_unfinished(found)
     again = ["failed", "done"] if found.state == "held" else ["failed"]
     where = [packs.c.plan == plan, packs.c.state.in_(again)]
     if found.state == "held":
@@ -182,13 +194,13 @@ def cancel_open(tx: Tx, plan: int, stage: str, now: float) -> list[tuple[int, Ma
     tx.execute(
         sa.update(packs).where(*where).values(state="cancelled", epoch=packs.c.epoch + 1, ended_at=now, in_hand=None)
     )
-    tx.execute(sa.update(plans).where(plans.c.id == plan).values(cancelling=True, state="running"))
+    tx.execute(sa.update(plans).where(plans.c.id == plan).values(cancelling=True))
     return [(row.id, row.spec) for row in rows]
 
 
 def quarantined(tx: Tx, plan: int) -> list[dict[str, Any]]:
     """Entries that failed for good, each with its cause."""
-    rows = tx.execute(sa.select(quarantine).where(quarantine.c.plan == plan).order_by(quarantine.c.entry)).mappings()
+    rows = tx.execute(sa.select(quarantine).where(quarantine.c.plan == plan).order_by(quarantine.c.number)).mappings()
     return [{name: row[name] for name in ("entry", "uri", "task", "code", "message")} for row in rows]
 
 

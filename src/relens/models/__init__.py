@@ -1,1 +1,10 @@
-"""Models: reading them from the formats that people have, and turning them into what the runtimes run."""
+"""Models: immutable versions with a card and a manifest, where they come from, and what the catalog knows of them.
+
+A version is a folder that never changes and is verified whenever it is started. Running a model is not done here.
+"""
+
+from relens.models.artifacts import GOLDEN, GOLDEN_OUTPUTS, Artifact, Shelf
+from relens.models.card import Card, read_card
+from relens.models.registry import Registered
+
+__all__ = ["GOLDEN", "GOLDEN_OUTPUTS", "Artifact", "Card", "Registered", "Shelf", "read_card"]

@@ -43,7 +43,8 @@ def read_checkpoint(data: bytes) -> dict[str, NDArray[Any]]:
     """The tensors of a state dict by name, in the file's order; read-only, in the dtype that they were saved in.
 
     BadInput `models.unsafe-checkpoint` names what the file wanted beyond tensors. BadInput `models.bad-checkpoint` is
-    for a file that is truncated, of another format, or whose tensors reach outside of their storages. Tensors may share memory, as they did when they were saved; the result never takes more than the file.
+    for a file that is truncated, of another format, or whose tensors reach outside of their storages.
+    Tensors may share memory, as they did when they were saved: the result never takes more than the file.
     """
     if data.startswith(_ZIP_MAGIC):
         raise BadInput(
@@ -150,12 +151,8 @@ class _Unpickler:
 
     def load(self, stream: io.BytesIO) -> Any:
         """The value of the pickle at the stream's position, which is then behind it."""
-        for opcode, argument, _ in pickletools.genops(stream):
-            if opcode.name == "STOP":
-                break
-            if opcode.name not in _STEPS:
-                raise _unsafe(f"the pickle opcode {opcode.name}")
-            _STEPS[opcode.name](self, argument)
+        while (opcode := _next_opcode(stream)).name != "STOP":
+            _STEPS[opcode.name](self, _argument(stream, opcode))
         return self._stack.pop()
 
     def require_protocol(self, protocol: int) -> None:
@@ -196,8 +193,7 @@ class _Unpickler:
             raise TypeError("it sets items of what is no dictionary of names")
         target.update(zip(keys, values, strict=True))
 
-    def admit(self, spaced: str) -> None:
-        dotted = spaced.replace(" ", ".")
+    def admit(self, dotted: str) -> None:
         if dotted not in _ADMITTED:
             raise _unsafe(dotted)
         self.push(_Name(dotted))
@@ -230,6 +226,29 @@ class _Unpickler:
             raise TypeError("it sets attributes of what is no dictionary")
 
 
+def _next_opcode(stream: io.BytesIO) -> pickletools.OpcodeInfo:
+    code = stream.read(1).decode("latin-1")
+    if code not in _OPCODES:
+        raise ValueError(f"byte {stream.tell()} is no opcode of a pickle")
+    opcode = _OPCODES[code]
+    if opcode.name not in _STEPS and opcode.name != "STOP":
+        raise _unsafe(f"the pickle opcode {opcode.name}")
+    return opcode
+
+
+def _argument(stream: io.BytesIO, opcode: pickletools.OpcodeInfo) -> Any:
+    if opcode.name == "GLOBAL":  # the standard reader would resolve escapes in the name
+        return f"{_line(stream)}.{_line(stream)}"
+    return opcode.arg.reader(stream) if opcode.arg else None
+
+
+def _line(stream: io.BytesIO) -> str:
+    line = stream.readline().decode("ascii")
+    if not line.endswith("\n"):
+        raise ValueError("it ends within a name")
+    return line[:-1]
+
+
 def _unsafe(wanted: str) -> BadInput:
     return BadInput(
         "models.unsafe-checkpoint",
@@ -238,6 +257,7 @@ def _unsafe(wanted: str) -> BadInput:
     )
 
 
+_OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
 _STEPS: Final[Mapping[str, Callable[[_Unpickler, Any], None]]] = {
     "PROTO": _Unpickler.require_protocol,
     "NONE": lambda run, _: run.push(None),

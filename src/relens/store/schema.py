@@ -379,7 +379,8 @@ quarantine = Table(
     "quarantine",
     metadata,
     _to("plans.id", "plan", primary_key=True),
-    Column("entry", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),  # of the entry in its listing
+    Column("entry", Text, nullable=False),
     _to("packs.id", "pack"),
     Column("uri", Text, nullable=False),
     Column("task", Text, nullable=False),

@@ -1,8 +1,9 @@
 """The first schema."""
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import postgresql
+
+from alembic import op
 
 revision = "0001"
 down_revision = None
@@ -327,6 +328,7 @@ def upgrade() -> None:
     op.create_table(
         "quarantine",
         sa.Column("plan", Id, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("entry", sa.Text(), nullable=False),
         sa.Column("pack", Id, nullable=False),
         sa.Column("uri", sa.Text(), nullable=False),
@@ -336,7 +338,7 @@ def upgrade() -> None:
         sa.Column("at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["pack"], ["packs.id"], name=op.f("fk_quarantine_pack")),
         sa.ForeignKeyConstraint(["plan"], ["plans.id"], name=op.f("fk_quarantine_plan")),
-        sa.PrimaryKeyConstraint("plan", "entry", name=op.f("pk_quarantine")),
+        sa.PrimaryKeyConstraint("plan", "number", name=op.f("pk_quarantine")),
     )
     op.create_table(
         "suspects",

@@ -1,0 +1,23 @@
+"""Plans of imports: listing to packs to segments to a view.
+
+Every picture of a listing is accounted for, a pack counts once however often it ran, and a killed import that is typed
+again ends as if it had never been killed. The recipe's code is the one that answers online.
+"""
+
+from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, Importer, ImportRequest, plan_import
+from relens.bulk.listings import escape_path, find_source, unescape_path
+from relens.bulk.sealing import Sealer, cancel
+
+__all__ = [
+    "KIND",
+    "PACK_STAGE",
+    "SEAL_STAGE",
+    "ImportRequest",
+    "Importer",
+    "Sealer",
+    "cancel",
+    "escape_path",
+    "find_source",
+    "plan_import",
+    "unescape_path",
+]

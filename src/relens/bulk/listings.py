@@ -1,0 +1,270 @@
+"""Listings: what an import is asked to take in, normalised into one blob of JSON lines that never changes.
+
+From a folder, or from CSV or JSONL with `uri`, `id`, `title`, `price`, `shop`, `day` and free columns. A line that
+cannot be used stays in the listing with its reason, so that it is accounted for.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+from relens.errors import BadInput, Missing
+from relens.store import Blobs
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+KNOWN = ("uri", "id", "title", "price", "shop", "day")
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+KEEP = re.compile(rb"[^\x00-\x20%\x7f]+|\x20")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a listing. `problem` says why it cannot be used, `drop` why it is left out."""
+
+    number: int
+    id: str
+    uri: str
+    title: str | None = None
+    price: float | None = None
+    shop: str | None = None
+    day: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+    drop: str | None = None
+
+    def to_line(self) -> bytes:
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return json.dumps({k: v for k, v in given.items() if v not in (None, {})}, ensure_ascii=False).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A run of lines of a listing: where it lies in the blob."""
+
+    listing: str
+    offset: int
+    length: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an import takes its listing from: a folder or a file, and what kind it is."""
+
+    path: Path
+    kind: str  # folder | csv | jsonl
+
+    @property
+    def root(self) -> Path:
+        """The folder that relative URIs start from."""
+        return self.path if self.kind == "folder" else self.path.parent
+
+    def entries(self) -> Iterator[Entry]:
+        read = {"folder": read_folder, "csv": read_csv, "jsonl": read_jsonl}[self.kind]
+        return _without_repeats(read(self.path))
+
+
+def find_source(path: Path) -> Source:
+    """What kind of source a path is. Missing if it is not there; BadInput if it is no listing."""
+    path = path.expanduser().absolute()
+    if path.is_dir():
+        return Source(path, "folder")
+    if not path.is_file():
+        raise Missing("bulk.no-source", f"there is no {path}", hint="name a folder, or a .csv or .jsonl listing")
+    kind = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(path.suffix.lower())
+    if kind is None:
+        raise BadInput("bulk.bad-source", f"{path} is no listing", hint="name a folder, or a .csv or .jsonl listing")
+    return Source(path, kind)
+
+
+def write_listing(blobs: Blobs, entries: Iterable[Entry], slice_size: int) -> tuple[str, list[Slice]]:
+    """Store a listing and cut it: its digest, and slices of at most `slice_size` lines, in order."""
+    cuts: list[tuple[int, int, int]] = []
+    with blobs.writer() as writer:
+        start, count = 0, 0
+        for entry in entries:
+            writer.write(entry.to_line())
+            count += 1
+            if count == slice_size:
+                cuts.append((start, writer.tell() - start, count))
+                start, count = writer.tell(), 0
+        if count:
+            cuts.append((start, writer.tell() - start, count))
+        digest = writer.finish().digest
+    return digest, [Slice(digest, *cut) for cut in cuts]
+
+
+def read_slice(blobs: Blobs, cut: Slice) -> list[Entry]:
+    """The entries of a slice."""
+    lines = blobs.read(cut.listing, cut.offset, cut.length).splitlines()
+    return [Entry(**json.loads(line)) for line in lines]
+
+
+# -- sources --------------------------------------------------------------------------------------------------------
+
+
+def read_folder(root: Path) -> Iterator[Entry]:
+    """Every picture file under a folder by its ending, in the order of its name's bytes; hidden files are left out.
+
+    The id is the path from the folder, escaped by `escape_path`.
+    """
+    number = 0
+    for folder, names, files in os.walk(os.fsencode(root)):
+        names[:] = sorted(name for name in names if not name.startswith(b"."))
+        for name in sorted(files):
+            path = os.path.join(folder, name)  # noqa: PTH118 - bytes: names need not be valid text
+            suffix = os.path.splitext(name)[1].decode("ascii", "replace").lower()  # noqa: PTH122
+            if suffix in SUFFIXES and not name.startswith(b"."):
+                number += 1
+                yield Entry(number, escape_path(os.path.relpath(path, os.fsencode(root))), file_uri(path))
+
+
+def read_csv(path: Path) -> Iterator[Entry]:
+    """Lines of a CSV file with a header. BadInput without a `uri` column."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file)
+        columns = [column.strip() for column in next(reader, [])]
+        if "uri" not in columns or len(set(columns)) != len(columns):
+            raise BadInput(
+                "bulk.bad-listing",
+                f"{path}: the first line names no column `uri`, or one column twice: {columns}",
+                hint=f"known columns: {', '.join(KNOWN)}; others are kept as they are",
+            )
+        number = 0
+        try:
+            for number, row in enumerate(reader, 1):
+                if len(row) == len(columns):
+                    given = {column: value for column, value in zip(columns, row, strict=True) if value != ""}
+                    yield _entry(number, given, path.parent)
+                elif row:
+                    yield _broken(number, f"has {len(row)} fields, not {len(columns)}")
+        except csv.Error as error:
+            yield _broken(number + 1, f"cannot be read: {error}; nothing after it was read")
+
+
+def read_jsonl(path: Path) -> Iterator[Entry]:
+    """Lines of a JSONL file, one object each."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                given = json.loads(line)
+            except ValueError as error:
+                yield _broken(number, f"is no JSON: {error}")
+                continue
+            if isinstance(given, dict):
+                yield _entry(number, given, path.parent)
+            else:
+                yield _broken(number, "is no JSON object")
+
+
+def file_uri(path: bytes) -> str:
+    """A file URI of a path, whatever bytes it is made of."""
+    return "file://" + quote_from_bytes(path)
+
+
+def path_of(uri: str) -> bytes:
+    """The path that a file URI names. BadInput if it names none on this host."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
+        raise BadInput(
+            "bulk.unsupported-uri", f"cannot read {uri}", hint="this version reads files: paths or file:///…"
+        )
+    return unquote_to_bytes(uri.removeprefix("file://").removeprefix(parts.netloc))
+
+
+def escape_path(path: bytes) -> str:
+    """A relative path as an id: UTF-8 text stays as it is; `%`, control characters and other bytes become %XX."""
+    escaped = []
+    for part in re.split(rb"([\x00-\x1f%\x7f])", path):
+        if len(part) == 1 and not KEEP.fullmatch(part):
+            escaped.append(f"%{part[0]:02X}")
+        else:
+            text = part.decode("utf-8", "surrogateescape")
+            escaped.append("".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text))
+    return "".join(escaped)
+
+
+def unescape_path(escaped: str) -> bytes:
+    """The inverse of `escape_path`."""
+    return re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), escaped.encode())
+
+
+def _entry(number: int, given: Mapping[str, Any], folder: Path) -> Entry:
+    uri = given.get("uri")
+    if not isinstance(uri, str) or not uri:
+        return _broken(number, "has no uri")
+    price, day = given.get("price"), given.get("day")
+    try:
+        price = None if price is None else float(price)
+    except (TypeError, ValueError):
+        return _broken(number, f"price {price!r} is no number", uri)
+    if price is not None and not math.isfinite(price):
+        return _broken(number, f"price {price!r} is no number", uri)
+    if day is not None and not _is_day(day):
+        return _broken(number, f"day {day!r} is not like 2026-01-31", uri)
+    texts = {name: None if given.get(name) is None else _text(given[name]) for name in ("title", "shop")}
+    free = {
+        _text(name): _text(value) if isinstance(value, str) else value
+        for name, value in given.items()
+        if name not in KNOWN
+    }
+    return Entry(
+        number=number,
+        id=_text(given.get("id", uri)),
+        uri=_absolute(uri, folder),
+        title=texts["title"],
+        price=price,
+        shop=texts["shop"],
+        day=day,
+        data=free,
+    )
+
+
+def _text(value: object) -> str:
+    """Text that any database takes: bytes that are no UTF-8 are replaced, NUL is left out."""
+    return str(value).encode("utf-8", "replace").decode().replace("\0", "")
+
+
+def _is_day(day: object) -> bool:
+    if not isinstance(day, str) or not DAY.fullmatch(day):
+        return False
+    try:
+        datetime.date.fromisoformat(day)
+    except ValueError:
+        return False
+    return True
+
+
+def _absolute(uri: str, folder: Path) -> str:
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", uri):
+        return _text(uri)
+    return file_uri(os.path.join(os.fsencode(folder), os.fsencode(uri)))  # noqa: PTH118 - bytes
+
+
+def _broken(number: int, problem: str, uri: str = "") -> Entry:
+    return Entry(number, f"line-{number}", _text(uri), problem=f"line {number} {problem}")
+
+
+def _without_repeats(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Entries with an id that came before are marked to be dropped: an item has one picture."""
+    seen: set[bytes] = set()
+    for entry in entries:
+        key = hashlib.blake2b(entry.id.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+        if key in seen and entry.problem is None:
+            yield Entry(entry.number, entry.id, entry.uri, day=entry.day, drop="duplicate-id")
+        else:
+            seen.add(key)
+            yield entry

@@ -1,0 +1,173 @@
+"""Sealing: what a plan has staged becomes segments, the segments are checked, and a successor view is published.
+
+One leased pack, free when no other pack of the plan is unfinished. The plan takes its one sequence number in the
+transaction that publishes; if a check fails the view is written down as held, and nobody is served from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from relens import gallery as galleries
+from relens import ledger, releases
+from relens.bulk.importing import PACK_STAGE, SEAL, add_blob, cancelled_lines
+from relens.bulk.listings import Slice, read_slice
+from relens.jobs import Claim, Hold, leases, plans
+from relens.jobs.plans import Plan
+from relens.releases import View
+from relens.store import Blob, Blobs, Catalog, Tx
+from relens.values import Floats
+from relens.vectors import Check, Manifest, build_segment, check_vectors, open_segment, read_vectors
+
+SAMPLE = 32
+"""Vectors of each segment that must find themselves."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """What a plan had staged when its sealing began."""
+
+    plan: Plan
+    space: str
+    dim: int
+    as_of: int
+    parent: View
+    partitions: list[tuple[str, str, int]]
+
+
+class Sealer:
+    """Handles the sealing packs of imports."""
+
+    def __init__(self, catalog: Catalog, blobs: Blobs) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+
+    def __call__(self, hold: Hold) -> None:
+        """Build, check and publish, or hold."""
+        staged = self._staged(hold.claim)
+        built = [self._build(staged, hold, *partition) for partition in staged.partitions]
+        checks = self._check(staged, built)
+        with self._catalog.begin() as tx:
+            leases.fence(tx, hold.claim)
+            self._commit(tx, hold.claim, staged, built, checks)
+
+    def _staged(self, claim: Claim) -> _Staged:
+        with self._catalog.read() as tx:
+            plan = plans.get(tx, claim.plan)
+            assert plan.gallery is not None and plan.lens is not None
+            lens = releases.get_lens(tx, plan.lens)
+            return _Staged(
+                plan=plan,
+                space=lens.space,
+                dim=lens.dim,
+                as_of=galleries.by_id(tx, plan.gallery).sequence,
+                parent=releases.head_of(tx, plan.gallery, plan.lens),
+                partitions=galleries.staged_partitions(tx, plan.id),
+            )
+
+    def _build(self, staged: _Staged, hold: Hold, category: str, day: str, count: int) -> Manifest:
+        assert staged.plan.gallery is not None
+        return build_segment(
+            self._blobs,
+            gallery=staged.plan.gallery,
+            category=category,
+            day=day,
+            space=staged.space,
+            as_of=staged.as_of,
+            parts=self._vectors(staged, hold, category, day),
+            count=count,
+            dim=staged.dim,
+        )
+
+    def _vectors(
+        self, staged: _Staged, hold: Hold, category: str, day: str
+    ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+        """Ids and vectors of a partition by increasing id, read back from where the packs stored them."""
+        with self._catalog.read() as tx:
+            for ids, places in galleries.staged_vectors(tx, staged.plan.id, staged.space, category, day):
+                hold.take_in_hand("segment")
+                found = np.empty((len(ids), staged.dim), dtype=np.float32)
+                files = np.array([file for file, _ in places])
+                rows = np.array([row for _, row in places], dtype=np.int64)
+                for file in sorted(set(files)):
+                    of_file = files == file
+                    found[of_file] = read_vectors(self._blobs, file, rows[of_file], space=staged.space)
+                yield ids, found
+
+    def _check(self, staged: _Staged, built: list[Manifest]) -> list[Check]:
+        """What must hold before a view goes live, whether it holds or not."""
+        with self._catalog.read() as tx:
+            problems = ledger.unbalanced(tx, staged.plan.id)
+            made = sum(task["out"] for task in ledger.funnel(tx, staged.plan.id) if task["unit"] == "object")
+        count = sum(manifest.count for manifest in built)
+        checks = [
+            Check("ledger balances", not problems, "; ".join(problems) or "in = out + dropped + failed in every task"),
+            Check("counts equal", made == count, f"{made} objects booked, {count} in segments"),
+        ]
+        for manifest in built:
+            segment = open_segment(self._blobs, manifest.digest, verify=True)
+            checks += check_vectors(segment, sample=SAMPLE, seed=staged.plan.id)
+        return checks
+
+    def _commit(self, tx: Tx, claim: Claim, staged: _Staged, built: list[Manifest], checks: list[Check]) -> None:
+        plan = staged.plan
+        assert plan.gallery is not None and plan.lens is not None
+        galleries.lock(tx, plan.gallery)
+        now = self._catalog.now(tx)
+        releases.add_segments(tx, built, now)
+        for manifest in built:
+            add_blob(tx, Blob(manifest.digest, self._blobs.size(manifest.digest)), "segment", now)
+            add_blob(tx, Blob(manifest.data, manifest.data_bytes), "segment-data", now)
+        gallery = galleries.by_id(tx, plan.gallery)
+        common: dict[str, Any] = {
+            "plan": plan.id,
+            "parent": staged.parent,
+            "adds": [manifest.digest for manifest in built],
+            "checks": checks,
+            "now": now,
+        }
+        if not all(check.ok for check in checks):
+            view = releases.hold_view(tx, gallery, plan.lens, **common)
+            plans.hold(tx, plan.id, view.id)
+            log.error("view held", plan=plan.id, failed=[check.name for check in checks if not check.ok])
+        else:
+            sequence = galleries.take_sequence(tx, plan.gallery)
+            released = set(galleries.release_orphans(tx, plan.gallery, plan.id, sequence))
+            view = releases.publish(tx, gallery, plan.lens, sequence=sequence, **common)
+            ledger.book(tx, plan.id, claim.pack, _lines(tx, staged, released))
+            ends_as = "cancelled" if plans.get(tx, plan.id).cancelling else "done"
+            plans.end(tx, plan.id, ends_as, now, sequence=sequence, view=view.id)
+        leases.finish(tx, claim, now)
+
+
+def _lines(tx: Tx, staged: _Staged, released: set[int]) -> list[ledger.Line]:
+    """The books of the sealing: an object whose picture lost its items in this very plan is released at once."""
+    lines = []
+    for category, day, count in staged.partitions:
+        gone = galleries.count_staged(tx, staged.plan.id, category, day, released)
+        dropped = {"released": gone} if gone else {}
+        lines.append(ledger.Line(SEAL, count, count - gone, category=category, day=day, dropped=dropped, made=1))
+    return lines
+
+
+def cancel(catalog: Catalog, blobs: Blobs, plan_id: int) -> Plan:
+    """Book what did not run as dropped (`cancelled`); what is committed is sealed by the plan's last pack.
+
+    Conflict if the plan is over.
+    """
+    with catalog.begin() as tx:
+        plan = plans.get(tx, plan_id, lock=True)
+        plans.require_unfinished(plan)
+        now = catalog.now(tx)
+        for pack, spec in plans.cancel_open(tx, plan_id, PACK_STAGE, now):
+            ledger.book(tx, plan_id, pack, cancelled_lines(read_slice(blobs, Slice(**spec)), plan.day))
+        plans.resume(tx, plan_id)
+        return plans.get(tx, plan_id)

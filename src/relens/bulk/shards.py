@@ -1,0 +1,52 @@
+"""Crops in tar shards, in the WebDataset convention: `<key>.jpg` and `<key>.json`, one pair an object.
+
+A crop is read back with one range read, by the offset and length that the catalog keeps.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from types import TracebackType
+
+from relens.recipes import Cropped
+from relens.store import Blob, Blobs
+from relens.values import canonical_json
+
+
+class ShardWriter:
+    """A shard in the making. Leaving the context without `finish` stores nothing."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._context = blobs.writer()
+
+    def __enter__(self) -> ShardWriter:
+        self._writer = self._context.__enter__()
+        # tarfile needs only `write` and `tell` to write.
+        self._tar = tarfile.open(fileobj=self._writer, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._context.__exit__(kind, error, trace)
+
+    def add(self, sha256: str, number: int, crop: Cropped) -> tuple[int, int]:
+        """Add the crop of a picture's object: (offset, length) of its JPEG bytes in the shard."""
+        key = f"{sha256}-{number}"
+        offset = self._add(f"{key}.jpg", crop.jpeg)
+        about = {"picture": sha256, "box": crop.box.to_json(), "score": crop.score, "category": crop.category}
+        self._add(f"{key}.json", canonical_json(about))
+        return offset, len(crop.jpeg)
+
+    def finish(self) -> Blob:
+        """Store the shard."""
+        self._tar.close()
+        return self._writer.finish()
+
+    def _add(self, name: str, data: bytes) -> int:
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        offset = self._writer.tell() + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset

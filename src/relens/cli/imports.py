@@ -1,0 +1,235 @@
+"""`import` and `plan ls | show | resume | cancel`: long work, watched."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from relens import wiring
+from relens.cli.output import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PARTLY,
+    REFUSED,
+    HomeOption,
+    JsonOption,
+    say,
+    show,
+    table,
+    when,
+)
+from relens.errors import BadInput
+from relens.gateway import Gateway
+from relens.jobs import WorkerPool
+from relens.telemetry import start_logging
+from relens.wiring.lock import running_server
+
+POLL_S = 0.2
+LINE_EVERY_S = 10.0
+
+plans = typer.Typer(help="Plans: runs with an id, their progress and their books.", no_args_is_help=True)
+
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Worker processes. Default: the setting, else one per core.")
+]
+PlanArgument = Annotated[int, typer.Argument(help="The plan's id, from `relens plan ls`.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("import")(import_pictures)
+
+
+def import_pictures(
+    source: Annotated[Path, typer.Argument(help="A folder of pictures, or a .csv or .jsonl listing.")],
+    gallery: Annotated[str, typer.Option("--gallery", "-g", help="The gallery; it is made if there is none.")],
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="Recipe of a new gallery; a gallery remembers its own.")
+    ] = None,
+    workers: WorkersOption = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Leave the work to a running `relens up`.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Take pictures into a gallery. The same command, typed again while unfinished, goes on where it stopped."""
+    parts = wiring.open_parts(home)
+    start_logging(parts.settings.logs, quiet=True)
+    if detach and running_server(parts.home) is None:
+        raise BadInput(
+            "cli.nothing-up",
+            "--detach leaves the work to a server, and none is up",
+            hint="run `relens up`, or leave out --detach",
+        )
+    gateway = parts.in_process()
+    count = workers or parts.settings.imports.workers or os.cpu_count() or 1
+    waiting = gateway.start_import(source, gallery=gallery, recipe=recipe, workers=count)
+    say(f"plan {waiting.plan}{' goes on' if waiting.continued else ''}")
+    if detach:
+        value = gateway.plan(waiting.plan)
+        show(
+            value,
+            as_json=as_json,
+            text=lambda: f"plan {waiting.plan} is started; see `relens plan show {waiting.plan}`",
+        )
+        return DONE
+    return _finish(parts, gateway, waiting.plan, count, as_json=as_json)
+
+
+@plans.command("ls")
+def list_plans(home: HomeOption = None, as_json: JsonOption = False) -> int:
+    """Plans, newest first."""
+    value = wiring.open_gateway(home).plans()
+    rows = [
+        [
+            p["id"],
+            p["kind"],
+            p.get("gallery", ""),
+            p["state"],
+            f"{p['progress']['done']}/{p['progress']['total']}",
+            when(p["created_at"]),
+            p.get("source", ""),
+        ]
+        for p in value["plans"]
+    ]
+    show(
+        value, as_json=as_json, text=lambda: table(rows, ["plan", "kind", "gallery", "state", "done", "made", "source"])
+    )
+    return DONE
+
+
+@plans.command("show")
+def show_plan(plan: PlanArgument, home: HomeOption = None, as_json: JsonOption = False) -> int:
+    """A plan with its funnel, and what went to quarantine."""
+    value = wiring.open_gateway(home).plan(plan)
+    show(value, as_json=as_json, text=lambda: plan_text(value))
+    return DONE
+
+
+@plans.command()
+def resume(
+    plan: PlanArgument, workers: WorkersOption = None, home: HomeOption = None, as_json: JsonOption = False
+) -> int:
+    """Let a plan go on that failed, was held or was interrupted, and wait for it."""
+    parts = wiring.open_parts(home)
+    start_logging(parts.settings.logs, quiet=True)
+    gateway = parts.in_process()
+    gateway.resume(plan)
+    return _finish(parts, gateway, plan, workers or os.cpu_count() or 1, as_json=as_json)
+
+
+@plans.command()
+def cancel(plan: PlanArgument, home: HomeOption = None, as_json: JsonOption = False) -> int:
+    """Stop a plan: what did not run is booked as cancelled, what is committed becomes searchable."""
+    parts = wiring.open_parts(home)
+    start_logging(parts.settings.logs, quiet=True)
+    gateway = parts.in_process()
+    gateway.cancel(plan)
+    _watch(parts, gateway, plan, 1)
+    value = gateway.plan(plan)
+    show(value, as_json=as_json, text=lambda: plan_text(value))
+    return DONE if value["state"] == "cancelled" else _exit_code(value)
+
+
+def plan_text(value: dict[str, Any]) -> str:
+    """A plan for people."""
+    rows = [
+        [t["name"], t["in"], t["out"], t["failed"], t["made"], " ".join(f"{r}={n}" for r, n in t["dropped"].items())]
+        for t in value["tasks"]
+    ]
+    lines = [f"plan {value['id']}: {value['kind']} into {value.get('gallery')}, {value['state']}"]
+    lines.append(table(rows, ["task", "in", "out", "failed", "made", "dropped"]))
+    lines += [f"failed: {q['uri']}: {q['message']}" for q in value.get("quarantine", [])[:20]]
+    if len(value.get("quarantine", [])) > 20:  # noqa: PLR2004
+        lines.append(f"… and {len(value['quarantine']) - 20} more: --json lists all")
+    lines += [f"check failed: {c['name']}: {c['detail']}" for c in value.get("checks", []) if not c["ok"]]
+    if "error" in value:
+        lines.append(f"last error: {value['error']}")
+    return "\n".join(lines)
+
+
+def _finish(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int, *, as_json: bool) -> int:
+    try:
+        _watch(parts, gateway, plan, workers)
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command, or `relens plan resume {plan}`, goes on where this one stopped")
+        return INTERRUPTED
+    value = gateway.plan(plan)
+    show(value, as_json=as_json, text=lambda: plan_text(value))
+    return _exit_code(value)
+
+
+def _watch(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int) -> None:
+    """Wait until a plan is over, with workers of our own while no server is up on the home."""
+    pool = WorkerPool(wiring.worker_argv(parts.home, plan=plan), workers)
+    try:
+        with _Progress() as progress:
+            while (value := gateway.plan(plan))["state"] == "running":
+                if running_server(parts.home) is None:
+                    pool.fill()
+                progress.update(value)
+                time.sleep(POLL_S)
+            progress.update(value)
+    finally:
+        pool.stop()
+
+
+def _exit_code(plan: dict[str, Any]) -> int:
+    if plan["state"] == "held":
+        return REFUSED
+    if plan["state"] == "failed":
+        return FAILED
+    failed = sum(task["failed"] for task in plan["tasks"])
+    return PARTLY if failed or plan["state"] == "cancelled" else DONE
+
+
+class _Progress:
+    """How far a plan is, on stderr: one line that changes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=Console(file=sys.stderr), transient=True) if sys.stderr.isatty() else None
+        self._last_line = time.monotonic()
+        self._last_error: str | None = None
+
+    def __enter__(self) -> _Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, plan: dict[str, Any]) -> None:
+        text = _progress_text(plan)
+        if self._live is not None:
+            self._live.update(text)
+        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            say(text)
+        if plan.get("error") not in {None, self._last_error}:
+            self._last_error = plan["error"]
+            say(f"put aside, and tried again: {plan['error']}")
+
+
+def _progress_text(plan: dict[str, Any]) -> str:
+    progress = plan["progress"]
+    text = f"plan {plan['id']}: {progress['done']} of {progress['total']} pictures"
+    if "rate" in plan:
+        text += f", {plan['rate']:.0f}/s"
+    if "eta_s" in plan:
+        text += f", {_span(plan['eta_s'])} left"
+    failed = sum(task["failed"] for task in plan["tasks"])
+    return text + (f", {failed} failed" if failed else "")
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,74 @@
+"""How commands speak: JSON or text on stdout, progress on stderr, errors that say what to do, honest exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relens.errors import BadInput, Conflict, Denied, Missing, RelensError
+
+DONE, FAILED, WRONG_USE, REFUSED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 75
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="The home: a folder. Default: RELENS_HOME, else ./relens", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON on stdout.")]
+
+# Errors whose cause is how the command was typed, although their family says otherwise.
+WRONG_USE_CODES = frozenset({"config.no-home", "bulk.no-source", "cli.no-file", "recipes.missing"})
+
+
+def exit_code(error: RelensError) -> int:
+    """The exit code of an error that ends a command."""
+    if error.code in WRONG_USE_CODES:
+        return WRONG_USE
+    if isinstance(error, BadInput):
+        return FAILED if error.code.startswith(("vision.", "models.")) else WRONG_USE
+    return REFUSED if isinstance(error, Conflict | Denied) else FAILED
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def show(value: Any, *, as_json: bool, text: Callable[[], str]) -> None:
+    """Print a command's data: the JSON value, or its text."""
+    print(json.dumps(value, ensure_ascii=False) if as_json else text(), flush=True)
+
+
+def show_error(error: RelensError, *, as_json: bool) -> None:
+    """Print what went wrong and what to do: as JSON on stdout, or as text on stderr."""
+    if as_json:
+        print(json.dumps(error.to_json(), ensure_ascii=False), flush=True)
+        return
+    say(f"relens: {error.message}")
+    if error.hint:
+        say(f"  {error.hint}")
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+    """Columns of text, as wide as they must be."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def when(seconds: float | None) -> str:
+    """Local date and time of seconds since 1970."""
+    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of a picture file; `-` is stdin. Missing if it cannot be read."""
+    try:
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise Missing("cli.no-file", f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,80 @@
+"""`up`, and the processes that other commands start: `worker` and `engine`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from relens import serving, wiring
+from relens.cli.output import DONE, INTERRUPTED, HomeOption, say
+from relens.jobs import parent_is_gone, run_worker, this_worker
+from relens.telemetry import start_logging
+from relens.wiring.server import run_server
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command(hidden=True)(worker)
+    app.command(hidden=True)(engine)
+
+
+def up(
+    port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")] = None,
+    home: HomeOption = None,
+) -> int:
+    """Serve the home over HTTP on this machine, and run its workers, until ctrl-C."""
+    parts = wiring.open_parts(home)
+    start_logging(parts.settings.logs)
+    if sys.stderr.isatty():
+        say(
+            f"relens on {parts.home.path}: http://127.0.0.1:{parts.settings.server.port if port is None else port}/docs"
+        )
+    run_server(parts, port=port)
+    return DONE
+
+
+def worker(
+    plan: Annotated[int | None, typer.Option("--plan", help="Work on this plan only.")] = None,
+    idle_s: Annotated[float, typer.Option("--idle", help="End after this many seconds without work.")] = 10.0,
+    home: HomeOption = None,
+) -> int:
+    """Work packs off until there is nothing left to do. Started by `import` and `up`, or by hand on any machine."""
+    parts = wiring.open_parts(home)
+    start_logging(parts.settings.logs)
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, _frame: asked.append(signum))
+    parent = os.getppid()
+    run_worker(
+        parts.catalog,
+        this_worker(),
+        parts.handlers(),
+        lease_s=parts.settings.imports.lease_s,
+        stop=lambda: bool(asked) or parent_is_gone(parent),
+        idle_s=idle_s if plan is None else 0.0,
+        plan=plan,
+    )
+    return INTERRUPTED if asked else DONE
+
+
+def engine(
+    lens: Annotated[str, typer.Option("--lens")],
+    fd: Annotated[int, typer.Option("--fd")],
+    home: HomeOption = None,
+) -> int:
+    """Answer questions of one lens over an inherited socket. Started by `up`."""
+    parts = wiring.open_parts(home)
+    start_logging(parts.settings.logs)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the front, which then ends us
+    server = parts.settings.server
+    connection = socket.socket(fileno=fd)
+
+    def start() -> Any:
+        return parts.engine(lens)
+
+    return serving.serve(connection, start, threads=server.threads, queue=server.queue)

@@ -1,0 +1,188 @@
+"""Settings: read once from `relens.yaml` and the environment, checked, frozen, passed down in slices.
+
+`RELENS__SERVER__PORT=9000` goes before the file. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from relens.errors import BadInput, Missing
+
+FILE = "relens.yaml"
+ENV_PREFIX = "RELENS__"
+DEFAULT_HOME = "./relens"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    """What `relens up` listens on and how much it takes in."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; only loopback until there are keys")
+    port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 takes a free one")
+    timeout_s: float = Field(30.0, gt=0, description="a question that waits longer is dropped before it runs")
+    queue: int = Field(64, ge=1, description="questions that may wait for one engine; more are refused with 503")
+    threads: int = Field(1, ge=1, description="questions that one engine works on at a time")
+
+
+class Limits(_Section):
+    """What a picture may be, checked on its header before it is decoded."""
+
+    max_bytes: int = Field(64 * 1024 * 1024, ge=1, description="bytes of one picture")
+    max_pixels: int = Field(100_000_000, ge=1, description="pixels of one picture")
+    max_progressive_pixels: int = Field(25_000_000, ge=1, description="pixels of a progressive JPEG (4x the CPU)")
+
+
+class Imports(_Section):
+    """How plans are cut and worked off."""
+
+    recipe: str = Field("photos", description="recipe of a new gallery when none is named")
+    pack_size: int = Field(
+        512, ge=1, le=10_000, description="pictures in a pack, at most: the unit of work and of retry"
+    )
+    workers: int = Field(0, ge=0, description="worker processes; 0 means one per core")
+    lease_s: float = Field(60.0, ge=1.0, description="seconds without a heartbeat after which a pack is free again")
+
+
+class Logs(_Section):
+    """What is logged to stderr by servers and workers."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    format: Literal["json", "text"] = Field("json", description="one JSON object a line, or text for people")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    catalog: str = Field("", description="URL of the catalog; empty means SQLite in the home, or postgresql://…")
+    blobs: str = Field("", description="folder of blobs; empty means `blobs` in the home")
+    server: Server = Server()
+    limits: Limits = Limits()
+    imports: Imports = Imports()
+    logs: Logs = Logs()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the names are the library's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+class Home:
+    """The folder that holds everything of one relens, and where each thing is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser().absolute()
+        self.file = self.path / FILE
+        self.blobs = self.path / "blobs"
+        self.models = self.path / "models"
+        self.recipes = self.path / "recipes"
+        self.run = self.path / "run"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return self.path, self.blobs, self.models, self.recipes, self.run
+
+    def catalog_url(self, settings: Settings) -> str:
+        return settings.catalog or f"sqlite:///{self.path / 'catalog.sqlite3'}"
+
+    def blob_folder(self, settings: Settings) -> Path:
+        return (self.path / settings.blobs).absolute() if settings.blobs else self.blobs
+
+
+def find_home(named: str | Path | None) -> Home:
+    """The home that was named, else that of RELENS_HOME, else `./relens`. It need not exist."""
+    return Home(Path(named or os.environ.get("RELENS_HOME") or DEFAULT_HOME))
+
+
+def load(home: Home) -> Settings:
+    """The settings of a home. Missing if it was never made; BadInput, naming file and key, if they are not valid."""
+    if not home.file.is_file():
+        raise Missing(
+            "config.no-home",
+            f"there is no home at {home.path}",
+            hint="make one with `relens init`, or name one with --home or RELENS_HOME",
+        )
+    try:
+        given = yaml.safe_load(home.file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput("config.not-yaml", f"{home.file} is not YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise BadInput("config.not-yaml", f"{home.file} must hold keys and values")
+    try:
+        # A section with everything commented out reads as None.
+        return Settings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise _bad_setting(home, error) from error
+
+
+def template() -> str:
+    """A `relens.yaml` with every setting, its meaning and its default, all commented out."""
+    lines = ["# Settings of this relens home. What is commented out is the default."]
+    lines.append(f"# Environment variables go before this file: {ENV_PREFIX}SERVER__PORT=9000")
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, _Section):
+            section = type(field.default)
+            lines += ["", f"# {section.__doc__}", f"{name}:"]
+            lines += [
+                f"  # {key}: {_yaml(sub.default)}  # {sub.description}" for key, sub in section.model_fields.items()
+            ]
+        else:
+            lines += ["", f"# {name}: {_yaml(field.default)}  # {field.description}"]
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None).removesuffix("...\n").strip()
+
+
+def _bad_setting(home: Home, error: ValidationError) -> BadInput:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return BadInput(
+            "config.bad-value",
+            f"{key}: {first['msg'].lower()} (in {home.file} or the environment)",
+            hint="see docs/settings.md",
+        )
+    known = _known_keys()
+    near = difflib.get_close_matches(key, known, 1, 0.5) or difflib.get_close_matches(
+        key.rpartition(".")[2], known, 1, 0.0
+    )
+    return BadInput(
+        "config.unknown-key",
+        f"{key} is no setting (in {home.file} or the environment)",
+        hint=f"did you mean {near[0]}?" if near else "see docs/settings.md",
+    )
+
+
+def _known_keys() -> list[str]:
+    keys = []
+    for name, field in Settings.model_fields.items():
+        keys.append(name)
+        if isinstance(field.default, _Section):
+            keys += [f"{name}.{key}" for key in type(field.default).model_fields]
+    return keys

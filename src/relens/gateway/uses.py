@@ -1,0 +1,266 @@
+"""The uses: recognize, search, import, and looking at what there is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relens import bulk, releases
+from relens import gallery as galleries
+from relens.bulk import ImportRequest
+from relens.config import Home, Settings
+from relens.errors import BadInput, Broken, RelensError
+from relens.gallery import StoredObject
+from relens.gateway import views
+from relens.jobs import plans
+from relens.models import registry
+from relens.recipes import INCLUDES, Lens, RecipeBook
+from relens.releases import Release
+from relens.serving import Answerer, Question
+from relens.store import Blobs, Catalog
+from relens.telemetry import LATENCY, PHASES, REQUESTS
+from relens.values import Recognition, SearchAnswer
+
+MIN_FREE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An import that was written down: its plan, and whether that was there already."""
+
+    plan: int
+    continued: bool
+
+
+class Gateway:
+    """Every use, over one home. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        home: Home,
+        settings: Settings,
+        catalog: Catalog,
+        blobs: Blobs,
+        book: RecipeBook,
+        answers: Answerer,
+    ) -> None:
+        self._home = home
+        self._settings = settings
+        self._catalog = catalog
+        self._blobs = blobs
+        self._book = book
+        self._answers = answers
+
+    # -- questions
+
+    def recognize(self, data: bytes, *, recipe: str, include: Sequence[str] = ()) -> Recognition:
+        """What is in a picture (its bytes), under the lens that the recipe resolves to now.
+
+        `include` may name "vector", "subject" and "heatmap". BadInput for a picture that cannot be used.
+        """
+        _check_include(include)
+        release = self._recipe_release(self._book.lens(recipe))
+        question = Question(
+            "recognize", release.name, data, include=tuple(include), timeout_s=self._settings.server.timeout_s
+        )
+        answer = self._ask(release.lens, question)
+        assert isinstance(answer, Recognition)
+        return answer
+
+    def search(self, data: bytes, *, gallery: str, k: int = 10) -> SearchAnswer:
+        """The `k` objects of a gallery that look most like the picture, best first, as of the gallery's newest view."""
+        with self._catalog.read() as tx:
+            release = releases.resolve(tx, gallery)
+        assert release.view is not None and release.view.sequence is not None
+        question = Question(
+            "search",
+            release.name,
+            data,
+            k=k,
+            must_see=release.view.sequence,
+            timeout_s=self._settings.server.timeout_s,
+        )
+        answer = self._ask(release.lens, question)
+        assert isinstance(answer, SearchAnswer)
+        return answer
+
+    def _ask(self, lens: str, question: Question) -> Recognition | SearchAnswer:
+        start = time.perf_counter()
+        outcome = "failed"
+        try:
+            answer = self._answers.ask(lens, question)
+            outcome = "answered"
+            for phase, took_ms in answer.timings_ms.items():
+                PHASES.labels(question.use, phase).observe(took_ms / 1000)
+            return answer
+        except RelensError as error:
+            outcome = error.code
+            raise
+        finally:
+            REQUESTS.labels(question.use, outcome).inc()
+            LATENCY.labels(question.use).observe(time.perf_counter() - start)
+
+    def _recipe_release(self, lens: Lens) -> Release:
+        with self._catalog.read() as tx:
+            known = releases.find_recipe_release(tx, lens)
+        if known is not None:
+            return known
+        with self._catalog.begin() as tx:
+            return releases.open_recipe(tx, lens, self._catalog.now(tx))
+
+    # -- plans
+
+    def start_import(self, source: Path, *, gallery: str, recipe: str | None = None, workers: int = 1) -> Waiting:
+        """Write the plan of an import; the same import, asked for again while unfinished, continues its plan.
+
+        The gallery remembers its recipe. Conflict if the recipe resolves to another lens than the gallery keeps.
+        """
+        galleries.check_name(gallery)
+        found = bulk.find_source(source)
+        lens = self._book.lens(recipe or self._recipe_of(gallery))
+        request = ImportRequest(
+            source=found,
+            gallery=gallery,
+            recipe=lens.recipe.name,
+            lens=lens,
+            pack_size=self._settings.imports.pack_size,
+            workers=workers,
+        )
+        plan, continued = bulk.plan_import(self._catalog, self._blobs, request)
+        return Waiting(plan, continued)
+
+    def _recipe_of(self, gallery: str) -> str:
+        with self._catalog.read() as tx:
+            known = galleries.find(tx, gallery)
+        return self._settings.imports.recipe if known is None else known.recipe
+
+    def plans(self) -> dict[str, Any]:
+        """`{"plans": […]}`, newest first."""
+        with self._catalog.read() as tx:
+            return {"plans": [views.plan_json(tx, plan, name) for plan, name in plans.newest_first(tx)]}
+
+    def plan(self, plan_id: int) -> dict[str, Any]:
+        """A plan with its funnel. Missing if there is none."""
+        with self._catalog.read() as tx:
+            plan = plans.get(tx, plan_id)
+            name = None if plan.gallery is None else galleries.by_id(tx, plan.gallery).name
+            return views.plan_json(tx, plan, name)
+
+    def resume(self, plan_id: int) -> dict[str, Any]:
+        """Let a plan go on that rests after errors, or whose view was held. Conflict if it is over."""
+        with self._catalog.begin() as tx:
+            plans.resume(tx, plan_id)
+        return self.plan(plan_id)
+
+    def cancel(self, plan_id: int) -> dict[str, Any]:
+        """Book what did not run as cancelled; what is committed is sealed by a worker. Conflict if the plan is over."""
+        bulk.cancel(self._catalog, self._blobs, plan_id)
+        return self.plan(plan_id)
+
+    def unfinished(self) -> bool:
+        """Whether some plan has work for a worker."""
+        with self._catalog.read() as tx:
+            return plans.work_waits(tx)
+
+    # -- what there is
+
+    def object(self, object_id: int) -> StoredObject:
+        """An object by id. Missing, with `gone` if it was deleted."""
+        with self._catalog.read() as tx:
+            return galleries.get_object(tx, object_id)
+
+    def crop(self, object_id: int) -> bytes:
+        """The stored crop of an object, a JPEG. Missing like `object`."""
+        with self._catalog.read() as tx:
+            galleries.get_object(tx, object_id)
+            shard, offset, length = galleries.crop_location(tx, object_id)
+        return self._blobs.read(shard, offset, length)
+
+    def galleries(self) -> dict[str, Any]:
+        """`{"galleries": […]}`, by name."""
+        with self._catalog.read() as tx:
+            return {"galleries": [views.gallery_json(tx, gallery) for gallery in galleries.every(tx)]}
+
+    def gallery(self, name: str) -> dict[str, Any]:
+        """A gallery with its counts and the release that answers for it."""
+        with self._catalog.read() as tx:
+            return views.gallery_json(tx, galleries.get(tx, name))
+
+    def remove_gallery(self, name: str) -> dict[str, Any]:
+        """Remove a gallery: its plans are cancelled, its objects are gone from answers, its name is free."""
+        with self._catalog.begin() as tx:
+            gallery = galleries.get(tx, name)
+            galleries.lock(tx, gallery.id)
+            now = self._catalog.now(tx)
+            open_plans = plans.unfinished(tx, gallery.id)
+            for plan in open_plans:
+                plans.abandon(tx, plan, now)
+            galleries.remove(tx, gallery.id, now)
+        return {"removed": name, "cancelled_plans": open_plans}
+
+    def releases(self) -> dict[str, Any]:
+        """`{"releases": […]}`, newest first."""
+        with self._catalog.read() as tx:
+            return {"releases": [views.release_json(tx, release) for release in releases.newest_first(tx)]}
+
+    def release(self, name: str) -> dict[str, Any]:
+        """A release: its lens, its view with the checks that it passed."""
+        with self._catalog.read() as tx:
+            return views.release_json(tx, releases.get(tx, name))
+
+    def models(self) -> dict[str, Any]:
+        """`{"models": […]}`, by name and version."""
+        with self._catalog.read() as tx:
+            return {"models": [views.model_json(tx, model) for model in registry.every(tx)]}
+
+    def model(self, reference: str) -> dict[str, Any]:
+        """A model version by `name/version`, `name/label` or `name`."""
+        with self._catalog.read() as tx:
+            return views.model_json(tx, registry.resolve(tx, reference))
+
+    # -- health
+
+    def missing(self) -> list[str]:
+        """What is missing for answering, as sentences; empty when ready."""
+        problems = []
+        try:
+            with self._catalog.read() as tx:
+                if not registry.every(tx):
+                    problems.append("no model: run `relens model fetch imagenet`")
+        except Broken as error:
+            problems.append(str(error))
+        if not os.access(self._home.path, os.W_OK):
+            problems.append(f"{self._home.path} is not writable")
+        elif (free := shutil.disk_usage(self._home.path).free) < MIN_FREE_BYTES:
+            problems.append(f"only {free // 1024 // 1024} MB free on the disk of {self._home.path}")
+        return problems
+
+    def status(self) -> dict[str, Any]:
+        """Engines, unfinished plans, galleries and models at a glance."""
+        shown = self.plans()["plans"]
+        return {
+            "home": str(self._home.path),
+            "missing": self.missing(),
+            "engines": self._answers.running(),
+            "plans": [plan for plan in shown if "ended_at" not in plan],
+            "galleries": self.galleries()["galleries"],
+            "models": [f"{model['name']}/{model['version']}" for model in self.models()["models"]],
+        }
+
+    def close(self) -> None:
+        """End the engines and let go of the catalog."""
+        self._answers.close()
+        self._catalog.close()
+
+
+def _check_include(include: Sequence[str]) -> None:
+    if unknown := sorted(set(include) - set(INCLUDES)):
+        raise BadInput(
+            "gateway.bad-include", f"cannot include {', '.join(unknown)}", hint=f"known: {', '.join(INCLUDES)}"
+        )

@@ -1,0 +1,81 @@
+"""Worker processes of one parent: start as many as wanted, start again what died, end them politely.
+
+A worker that dies is a lost lease, which the catalog handles; here it is only replaced. Workers that cannot even start
+are not tried for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from relens.errors import Broken
+
+GRACE_S = 15.0
+START_S = 5.0
+MAX_BAD_STARTS = 5
+
+log = structlog.get_logger(__name__)
+
+
+class WorkerPool:
+    """Up to `count` processes started from `argv`."""
+
+    def __init__(self, argv: Sequence[str], count: int) -> None:
+        self._argv = list(argv)
+        self._count = count
+        self._running: dict[subprocess.Popen[bytes], float] = {}
+        self._bad_starts = 0
+
+    def fill(self) -> None:
+        """Start what is missing. Broken if workers end with an error right after their start, again and again."""
+        self.reap()
+        if self._bad_starts >= MAX_BAD_STARTS:
+            raise Broken(
+                "jobs.workers-die",
+                f"{MAX_BAD_STARTS} workers ended with an error right after their start",
+                hint="their last words are above; `relens doctor` looks for the usual causes",
+            )
+        while len(self._running) < self._count:
+            # A session of their own: ctrl-C reaches the parent alone, which then ends them.
+            process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+            self._running[process] = time.monotonic()
+
+    def reap(self) -> int:
+        """Forget those that ended. The number that still runs."""
+        for process, started in list(self._running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self._running[process]
+            if code != 0:
+                log.warning("worker ended", pid=process.pid, code=code)
+            early = code > 0 and time.monotonic() - started < START_S
+            self._bad_starts = self._bad_starts + 1 if early else 0
+        return len(self._running)
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._running]
+
+    def stop(self) -> None:
+        """Ask all to give back what they hold; after a grace, end them by force."""
+        for process in self._running:
+            process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        for process in list(self._running):
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+
+
+def parent_is_gone(parent: int) -> bool:
+    """Whether the process that started this one has ended."""
+    return os.getppid() != parent

@@ -1,0 +1,170 @@
+"""Model versions on disk: a folder that never changes, `models/<name>/<version>/`.
+
+Files, card, golden pictures with their outputs, a manifest of SHA-256 digests, and a marker that is written last: a
+folder without its marker is not there. The digest of the manifest names the version's content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from relens.errors import Broken, Conflict, Missing
+from relens.models.card import Card, read_card, space_digest
+from relens.store.blobs import sync_folder, write_file_durably
+from relens.values import Floats, canonical_json, digest_of
+
+CARD = "card.yaml"
+MANIFEST = "manifest.json"
+MARKER = "COMPLETE"
+GOLDEN = "golden"
+GOLDEN_OUTPUTS = "golden/outputs.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A complete model version: its card, the digest of its manifest, and its folder."""
+
+    card: Card
+    digest: str
+    folder: Path
+    weights: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.card.name}/{self.card.version}"
+
+    @property
+    def space(self) -> str:
+        """The space of its vectors."""
+        return space_digest(self.card.space(self.weights))
+
+    @property
+    def model_file(self) -> Path:
+        return self.folder / self.card.file
+
+    def labels(self) -> list[str]:
+        """Class names by index."""
+        names: list[str] = json.loads((self.folder / self.card.labels).read_text(encoding="utf-8"))
+        return names
+
+    def head(self) -> Floats | None:
+        """(classes, d) float32 weights of the classifier, None if the card names none."""
+        if self.card.head is None:
+            return None
+        return np.asarray(safetensors.numpy.load_file(self.folder / self.card.head)["weight"], dtype=np.float32)
+
+    def golden_pictures(self) -> dict[str, bytes]:
+        """File name to bytes of each golden picture, in order."""
+        return {path.name: path.read_bytes() for path in sorted((self.folder / GOLDEN).glob("*.png"))}
+
+    def golden_outputs(self) -> dict[str, Floats]:
+        """Role to what the golden pictures gave, in their order, when the model came in."""
+        return safetensors.numpy.load_file(self.folder / GOLDEN_OUTPUTS)
+
+
+class Shelf:
+    """The folder of models of one home."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, name: str, version: int) -> Path:
+        return self._root / name / str(version)
+
+    def publish(self, card: Card, files: Mapping[str, bytes]) -> Artifact:
+        """Make a version of these files (relative name to bytes), the card included. Conflict if it exists.
+
+        A version of the same content is given back as it is.
+        """
+        target = self.folder(card.name, card.version)
+        every = {**files, CARD: card.to_yaml()}
+        manifest = canonical_json({name: _fact(data) for name, data in sorted(every.items())})
+        if (target / MARKER).is_file():
+            existing = self.open(card.name, card.version)
+            if existing.digest != digest_of(manifest):
+                raise Conflict(
+                    "models.version-exists",
+                    f"{existing.reference} exists with other content",
+                    hint="a version never changes: give the new content another version number",
+                )
+            return existing
+        self._write(target, every, manifest)
+        return self.open(card.name, card.version)
+
+    def open(self, name: str, version: int, *, verify: bool = False) -> Artifact:
+        """A version whose manifest and sizes are right; with `verify`, every byte too.
+
+        Missing if it is not there or not complete; Broken, naming the file, if it differs from its manifest.
+        """
+        folder = self.folder(name, version)
+        marker = folder / MARKER
+        if not marker.is_file():
+            raise Missing(
+                "models.missing",
+                f"there is no model {name}/{version}",
+                hint="`relens model ls` lists them; `relens model fetch imagenet` brings the default ones",
+            )
+        manifest = (folder / MANIFEST).read_bytes()
+        digest = digest_of(manifest)
+        if marker.read_text(encoding="utf-8").strip() != digest:
+            raise _changed(folder, MANIFEST)
+        facts = json.loads(manifest)
+        for file, fact in facts.items():
+            _check(folder, file, fact, verify=verify)
+        card = read_card((folder / CARD).read_bytes())
+        return Artifact(card, digest, folder, facts[card.file]["sha256"])
+
+    def versions(self) -> list[tuple[str, int]]:
+        """Every complete version: (name, version), in order."""
+        found = [marker.parent for marker in self._root.glob(f"*/*/{MARKER}")]
+        return sorted((folder.parent.name, int(folder.name)) for folder in found if folder.name.isdigit())
+
+    def _write(self, target: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            for name, data in {**files, MANIFEST: manifest, MARKER: digest_of(manifest).encode()}.items():
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                write_file_durably(temporary / name, data)
+            sync_folder(temporary)
+            if target.exists():  # half a version, left by a crash of somebody's copy: it has no marker
+                shutil.rmtree(target)
+            os.rename(temporary, target)  # noqa: PTH104 - a folder onto nothing, in one step
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fact(data: bytes) -> dict[str, str | int]:
+    return {"sha256": digest_of(data), "bytes": len(data)}
+
+
+def _check(folder: Path, file: str, fact: Mapping[str, str | int], *, verify: bool) -> None:
+    try:
+        path = folder / file
+        same = path.stat().st_size == fact["bytes"]
+        if same and verify:
+            with path.open("rb") as opened:
+                same = hashlib.file_digest(opened, "sha256").hexdigest() == fact["sha256"]
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise _changed(folder, file)
+
+
+def _changed(folder: Path, file: str) -> Broken:
+    return Broken(
+        "models.corrupt",
+        f"model {folder.parent.name}/{folder.name}: {file} is not what the manifest names",
+        hint="a version never changes: remove the folder and fetch or add the model again",
+    )

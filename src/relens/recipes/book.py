@@ -1,0 +1,79 @@
+"""The recipes of a home: YAML files that people edit, and the lenses that they resolve to now."""
+
+from __future__ import annotations
+
+import threading
+from importlib import resources
+from pathlib import Path
+
+from relens.errors import BadInput, Missing
+from relens.models import Artifact, Registered, Shelf, registry
+from relens.recipes.lens import Lens, Recipe, freeze, read_recipe
+from relens.store import Catalog
+
+BUILT_IN = ("photos",)
+
+
+class RecipeBook:
+    """Finds recipes by name (`recipes/NAME.yaml` in the home) or by path, and freezes them. Reads a file once a change."""
+
+    def __init__(self, folder: Path, catalog: Catalog, shelf: Shelf) -> None:
+        self._folder = folder
+        self._catalog = catalog
+        self._shelf = shelf
+        self._read: dict[Path, tuple[tuple[int, int], Recipe]] = {}
+        self._artifacts: dict[str, Artifact] = {}
+        self._lock = threading.Lock()
+
+    def lens(self, named: str) -> Lens:
+        """The lens that a recipe resolves to now. Missing if there is no such recipe or model."""
+        recipe = self.recipe(named)
+        with self._catalog.read() as tx:
+            return freeze(recipe, lambda reference: registry.resolve(tx, reference), self._open)
+
+    def recipe(self, named: str) -> Recipe:
+        """A recipe by name or path, as it is written now."""
+        path = self._path(named)
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            with self._lock:
+                known = self._read.get(path)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            recipe = read_recipe(path.read_bytes(), source=str(path))
+        except FileNotFoundError:
+            have = ", ".join(self.names()) or "none"
+            raise Missing(
+                "recipes.missing",
+                f"there is no recipe {named!r} (there is {have})",
+                hint=f"recipes are YAML files in {self._folder}",
+            ) from None
+        with self._lock:
+            self._read[path] = (stamp, recipe)
+        return recipe
+
+    def names(self) -> list[str]:
+        """Names of the home's recipes."""
+        return sorted(path.stem for path in self._folder.glob("*.yaml"))
+
+    def _path(self, named: str) -> Path:
+        if named.endswith((".yaml", ".yml")):
+            return Path(named)
+        if "/" in named or named.startswith("."):
+            raise BadInput("recipes.bad-name", f"{named!r} is no recipe's name", hint="a path must end in .yaml")
+        return self._folder / f"{named}.yaml"
+
+    def _open(self, model: Registered) -> Artifact:
+        with self._lock:
+            known = self._artifacts.get(model.digest)
+        if known is None:
+            known = self._shelf.open(model.name, model.version)
+            with self._lock:
+                self._artifacts[model.digest] = known
+        return known
+
+
+def built_in(name: str) -> bytes:
+    """The text of a recipe that comes with relens."""
+    return (resources.files("relens.recipes") / f"{name}.yaml").read_bytes()

@@ -1,0 +1,357 @@
+"""Lenses and views: what answers, under which name, and how a new view takes the place of the old one.
+
+A gallery's alias names a lens; the newest published view of that lens follows by itself. A view is published under the
+gallery's lock as its parent, without what it replaces, with what it adds: two imports that end together both count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from relens import gallery as galleries
+from relens.errors import Conflict, Missing
+from relens.gallery import Gallery
+from relens.recipes import Lens
+from relens.store import Tx
+from relens.store.schema import aliases, heads, lenses, releases, segments, view_segments, views
+from relens.vectors import Check, Manifest
+
+LIVE = "live"
+PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A frozen set of segments of one gallery and lens, complete up to `sequence`.
+
+    `folded_to` says how far single enrolments are folded in. A held view failed a check: it has no sequence.
+    """
+
+    id: int
+    gallery: int
+    lens: str
+    parent: int | None
+    state: str
+    sequence: int | None
+    folded_to: int
+    checks: Sequence[Mapping[str, Any]]
+    segments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A lens with a view of its gallery, or a lens alone (`gallery` and `view` are None). Answers carry its name."""
+
+    name: str
+    lens: str
+    recipe: str
+    gallery: Gallery | None
+    view: View | None
+    created_at: float
+
+
+# -- lenses and aliases ---------------------------------------------------------------------------------------------
+
+
+def register_lens(tx: Tx, lens: Lens, now: float) -> None:
+    """Write a lens down. Again changes nothing."""
+    if tx.execute(sa.select(lenses.c.digest).where(lenses.c.digest == lens.digest)).one_or_none() is None:
+        values = {"digest": lens.digest, "recipe": lens.recipe.name, "document": lens.document}
+        tx.execute(sa.insert(lenses).values(**values, created_at=now))
+
+
+def get_lens(tx: Tx, digest: str) -> Lens:
+    """A lens by digest."""
+    return Lens.from_document(tx.execute(sa.select(lenses.c.document).where(lenses.c.digest == digest)).scalar_one())
+
+
+def alias_of(tx: Tx, scope: str, alias: str = LIVE) -> str | None:
+    """The digest of the lens that an alias names in a scope."""
+    query = sa.select(aliases.c.lens).where(aliases.c.scope == scope, aliases.c.alias == alias)
+    return tx.execute(query).scalar_one_or_none()
+
+
+def gallery_scope(gallery: int) -> str:
+    return f"gallery:{gallery}"
+
+
+def recipe_scope(recipe: str) -> str:
+    return f"recipe:{recipe}"
+
+
+def _move_alias(tx: Tx, scope: str, alias: str, lens: str, now: float) -> None:
+    where = (aliases.c.scope == scope, aliases.c.alias == alias)
+    if tx.execute(sa.update(aliases).where(*where).values(lens=lens, moved_at=now)).rowcount == 0:
+        tx.execute(sa.insert(aliases).values(scope=scope, alias=alias, lens=lens, moved_at=now))
+
+
+def open_recipe(tx: Tx, lens: Lens, now: float) -> Release:
+    """The release of a lens alone, for a recipe without a gallery; it becomes the recipe's live one."""
+    register_lens(tx, lens, now)
+    scope = recipe_scope(lens.recipe.name)
+    name = f"{lens.recipe.name}-{lens.digest[:12]}"
+    if tx.execute(sa.select(releases.c.id).where(releases.c.name == name)).one_or_none() is None:
+        tx.execute(sa.insert(releases).values(name=name, scope=scope, lens=lens.digest, created_at=now))
+    live = alias_of(tx, scope)
+    if live != lens.digest:
+        if live is not None:
+            _move_alias(tx, scope, PREVIOUS, live, now)
+        _move_alias(tx, scope, LIVE, lens.digest, now)
+    return get(tx, name)
+
+
+def find_recipe_release(tx: Tx, lens: Lens) -> Release | None:
+    """The release of exactly this lens, if it is its recipe's live one already."""
+    if alias_of(tx, recipe_scope(lens.recipe.name)) != lens.digest:
+        return None
+    return get(tx, f"{lens.recipe.name}-{lens.digest[:12]}")
+
+
+# -- galleries ------------------------------------------------------------------------------------------------------
+
+
+def open_gallery(tx: Tx, name: str, lens: Lens, now: float) -> Gallery:
+    """The gallery of that name, made with this lens if there is none. Conflict if it has another lens.
+
+    A new gallery has an empty view at sequence 0, so that every later view has a parent.
+    """
+    found = galleries.find(tx, name)
+    if found is not None:
+        require_lens(tx, found, lens)
+        return found
+    register_lens(tx, lens, now)
+    made = galleries.create(tx, name, lens.recipe.name, now)
+    _move_alias(tx, gallery_scope(made.id), LIVE, lens.digest, now)
+    view = _insert_view(tx, gallery=made.id, lens=lens.digest, parent=None, plan=None, sequence=0, folded_to=0, now=now)
+    tx.execute(sa.insert(heads).values(gallery=made.id, lens=lens.digest, view=view))
+    _insert_release(tx, made, lens.digest, view, now)
+    return made
+
+
+def live_lens(tx: Tx, gallery: Gallery) -> Lens:
+    """The lens that answers for a gallery."""
+    digest = alias_of(tx, gallery_scope(gallery.id))
+    if digest is None:
+        raise Missing("releases.no-live", f"gallery {gallery.name} has no live lens")
+    return get_lens(tx, digest)
+
+
+def require_lens(tx: Tx, gallery: Gallery, lens: Lens) -> None:
+    """Conflict, naming both, if a gallery keeps another lens."""
+    held = live_lens(tx, gallery)
+    if held.digest != lens.digest:
+        differs = [key for key in lens.document if lens.document[key] != held.document[key]]
+        raise Conflict(
+            "releases.other-lens",
+            f"gallery {gallery.name} keeps lens {held.digest[:12]} (recipe {held.recipe.name}, "
+            f"{held.recipe.models['embed']}); recipe {lens.recipe.name} now resolves to lens {lens.digest[:12]} "
+            f"({lens.recipe.models['embed']}); they differ in: {', '.join(differs)}",
+            hint="import into a new gallery, or set the recipe back to what the gallery was made with",
+        )
+
+
+def resolve(tx: Tx, name: str, alias: str = LIVE) -> Release:
+    """What answers for a gallery now: the lens of the alias with its newest view."""
+    gallery = galleries.get(tx, name)
+    query = (
+        sa.select(releases.c.name)
+        .join(heads, heads.c.view == releases.c.view)
+        .join(aliases, aliases.c.lens == heads.c.lens)
+        .where(heads.c.gallery == gallery.id, aliases.c.scope == gallery_scope(gallery.id), aliases.c.alias == alias)
+    )
+    release = tx.execute(query).scalar_one_or_none()
+    if release is None:
+        raise Missing("releases.no-alias", f"gallery {name} has no {alias} release")
+    return get(tx, release)
+
+
+# -- views ----------------------------------------------------------------------------------------------------------
+
+
+def head_of(tx: Tx, gallery: int, lens: str) -> View:
+    """The newest published view of a lens of a gallery."""
+    query = sa.select(heads.c.view).where(heads.c.gallery == gallery, heads.c.lens == lens)
+    return get_view(tx, tx.execute(query).scalar_one())
+
+
+def get_view(tx: Tx, view: int) -> View:
+    """A view by id, with its segments in order."""
+    row = tx.execute(sa.select(views).where(views.c.id == view)).one()
+    query = sa.select(view_segments.c.segment).where(view_segments.c.view == view).order_by(view_segments.c.segment)
+    return View(
+        id=row.id,
+        gallery=row.gallery,
+        lens=row.lens,
+        parent=row.parent,
+        state=row.state,
+        sequence=row.sequence,
+        folded_to=row.folded_to,
+        checks=row.checks,
+        segments=tuple(tx.execute(query).scalars()),
+    )
+
+
+def add_segments(tx: Tx, manifests: Collection[Manifest], now: float) -> None:
+    """Write segments down. Again changes nothing."""
+    for manifest in manifests:
+        if tx.execute(sa.select(segments.c.digest).where(segments.c.digest == manifest.digest)).one_or_none() is None:
+            tx.execute(
+                sa.insert(segments).values(
+                    digest=manifest.digest,
+                    gallery=manifest.gallery,
+                    category=manifest.category,
+                    day=manifest.day,
+                    space=manifest.space,
+                    count=manifest.count,
+                    as_of=manifest.as_of,
+                    created_at=now,
+                )
+            )
+
+
+def publish(
+    tx: Tx,
+    gallery: Gallery,
+    lens: str,
+    *,
+    plan: int,
+    parent: View,
+    sequence: int,
+    adds: Collection[str],
+    replaces: Collection[str] = (),
+    checks: Sequence[Check],
+    now: float,
+) -> View:
+    """Make a view the newest of its lens. `parent` is what the work started from; call `gallery.lock` first.
+
+    If another view was published since, this one becomes its successor: what that one holds, without `replaces`, with
+    `adds`. Conflict if something of `replaces` is not there any more.
+    """
+    head = head_of(tx, gallery.id, lens)
+    base = parent if head.id == parent.id else head
+    if gone := set(replaces) - set(base.segments):
+        raise Conflict(
+            "releases.replaced-meanwhile", f"segments {sorted(gone)} were replaced by another view meanwhile"
+        )
+    held = sorted((set(base.segments) - set(replaces)) | set(adds))
+    view = _insert_view(
+        tx,
+        gallery=gallery.id,
+        lens=lens,
+        parent=base.id,
+        plan=plan,
+        sequence=sequence,
+        folded_to=base.folded_to,
+        now=now,
+        held=held,
+        checks=checks,
+    )
+    where = (heads.c.gallery == gallery.id, heads.c.lens == lens, heads.c.view == base.id)
+    if tx.execute(sa.update(heads).where(*where).values(view=view)).rowcount != 1:
+        raise Conflict("releases.lost-race", "another view was published at the same moment")
+    _insert_release(tx, gallery, lens, view, now)
+    return get_view(tx, view)
+
+
+def hold_view(
+    tx: Tx,
+    gallery: Gallery,
+    lens: str,
+    *,
+    plan: int,
+    parent: View,
+    adds: Collection[str],
+    checks: Sequence[Check],
+    now: float,
+) -> View:
+    """Write down a view that its checks refused. It takes no sequence and nobody is served from it."""
+    view = _insert_view(
+        tx,
+        gallery=gallery.id,
+        lens=lens,
+        parent=parent.id,
+        plan=plan,
+        sequence=None,
+        folded_to=parent.folded_to,
+        now=now,
+        held=sorted({*parent.segments, *adds}),
+        checks=checks,
+    )
+    return get_view(tx, view)
+
+
+# -- releases -------------------------------------------------------------------------------------------------------
+
+
+def get(tx: Tx, name: str) -> Release:
+    """A release by name. Missing if there is none."""
+    row = tx.execute(sa.select(releases).where(releases.c.name == name)).one_or_none()
+    if row is None:
+        raise Missing("releases.missing", f"there is no release {name!r}", hint="`relens release ls` lists them")
+    return _release(tx, row)
+
+
+def newest_first(tx: Tx, limit: int = 100) -> list[Release]:
+    """Releases, newest first."""
+    rows = tx.execute(sa.select(releases).order_by(releases.c.id.desc()).limit(limit))
+    return [_release(tx, row) for row in rows]
+
+
+def aliases_of(tx: Tx, release: Release) -> list[str]:
+    """The aliases whose newest view this release is."""
+    scope = recipe_scope(release.recipe) if release.gallery is None else gallery_scope(release.gallery.id)
+    if release.view is not None and head_of(tx, release.view.gallery, release.lens).id != release.view.id:
+        return []
+    query = sa.select(aliases.c.alias).where(aliases.c.scope == scope, aliases.c.lens == release.lens)
+    return sorted(tx.execute(query).scalars())
+
+
+def _release(tx: Tx, row: Any) -> Release:
+    view = None if row.view is None else get_view(tx, row.view)
+    return Release(
+        name=row.name,
+        lens=row.lens,
+        recipe=tx.execute(sa.select(lenses.c.recipe).where(lenses.c.digest == row.lens)).scalar_one(),
+        gallery=None if view is None else galleries.by_id(tx, view.gallery),
+        view=view,
+        created_at=row.created_at,
+    )
+
+
+def _insert_release(tx: Tx, gallery: Gallery, lens: str, view: int, now: float) -> None:
+    values = {"name": f"{gallery.name}-{view}", "scope": gallery_scope(gallery.id), "lens": lens, "view": view}
+    tx.execute(sa.insert(releases).values(**values, created_at=now))
+
+
+def _insert_view(
+    tx: Tx,
+    *,
+    gallery: int,
+    lens: str,
+    parent: int | None,
+    plan: int | None,
+    sequence: int | None,
+    folded_to: int,
+    now: float,
+    held: Sequence[str] = (),
+    checks: Sequence[Check] = (),
+) -> int:
+    values = {
+        "gallery": gallery,
+        "lens": lens,
+        "parent": parent,
+        "plan": plan,
+        "state": "held" if sequence is None else "published",
+        "sequence": sequence,
+        "folded_to": folded_to,
+        "checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks],
+        "created_at": now,
+    }
+    view = int(tx.execute(sa.insert(views).values(values).returning(views.c.id)).scalar_one())
+    if held:
+        tx.execute(sa.insert(view_segments), [{"view": view, "segment": segment} for segment in held])
+    return view

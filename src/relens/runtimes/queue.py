@@ -1,0 +1,109 @@
+"""A bounded queue between the threads that receive requests and the threads that run them: admit, bound, drop.
+
+What is full refuses at once, and says when to come again; what waited past its deadline is never run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from relens.errors import BadInput, Busy
+
+SOONEST_RETRY_S = 0.1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[T]):
+    job: T
+    since: float
+    deadline: float | None
+
+    def expired(self, now: float) -> bool:
+        return self.deadline is not None and now > self.deadline
+
+
+class WorkQueue(Generic[T]):
+    """First in, first out. Each job that was put is taken once or has expired, unless nobody takes it any more."""
+
+    def __init__(
+        self, capacity: int, *, on_expired: Callable[[T], None], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`on_expired` gets the jobs that will not run, in the thread that noticed. `now` is the clock of deadlines."""
+        if capacity < 1:
+            raise BadInput("runtimes.bad-capacity", f"a queue holds at least one job, not {capacity}")
+        self._capacity = capacity
+        self._on_expired = on_expired
+        self._now = now
+        self._waiting: deque[_Waiting[T]] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def put(self, job: T, *, deadline: float | None) -> None:
+        """Admit a job that must have begun by `deadline`, if that is given. Busy if the queue is full or closed."""
+        expired: list[_Waiting[T]] = []
+        try:
+            with self._changed:
+                if self._closed:
+                    raise Busy("runtimes.queue-closed", "nothing new is taken here any more")
+                now = self._now()
+                if len(self._waiting) >= self._capacity:
+                    expired = self._remove_expired(now)
+                if len(self._waiting) >= self._capacity:
+                    raise self._full(now)
+                self._waiting.append(_Waiting(job, now, deadline))
+                self._changed.notify()
+        finally:
+            for waiting in expired:
+                self._on_expired(waiting.job)
+
+    def take(self, timeout_s: float | None) -> T | None:
+        """The oldest job whose deadline has not passed; None after `timeout_s` without one, or when closed and empty.
+
+        Waits without an end if `timeout_s` is None.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while (waiting := self._next(until)) is not None:
+            if not waiting.expired(self._now()):
+                return waiting.job
+            self._on_expired(waiting.job)
+        return None
+
+    def close(self) -> None:
+        """Take nothing new and wake all takers; they get what is left, then None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _next(self, until: float | None) -> _Waiting[T] | None:
+        left = None if until is None else max(0.0, until - time.monotonic())
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed, left)
+            return self._waiting.popleft() if self._waiting else None
+
+    def _remove_expired(self, now: float) -> list[_Waiting[T]]:
+        expired = [waiting for waiting in self._waiting if waiting.expired(now)]
+        self._waiting = deque(waiting for waiting in self._waiting if not waiting.expired(now))
+        return expired
+
+    def _full(self, now: float) -> Busy:
+        waited_s = now - self._waiting[0].since  # as long as a full queue takes to be worked off
+        return Busy(
+            "runtimes.queue-full",
+            f"{self._capacity} requests are waiting, the oldest for {waited_s:.1f} s",
+            hint="ask again later, or give the machine more cores",
+            retry_after_s=max(SOONEST_RETRY_S, waited_s),
+        )

@@ -1,0 +1,207 @@
+"""The front's side of engines: start one per lens when it is first asked for, send questions, notice death.
+
+A dead engine is known by the end of its socket. Its unanswered questions are asked once more of a new one; an engine
+that cannot start is left alone for a moment, and the reason is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any
+
+import structlog
+
+from relens.errors import Broken, Busy, RelensError
+from relens.serving.questions import (
+    Answer,
+    Question,
+    error_from_header,
+    read_answer,
+    receive_frame,
+    send_frame,
+)
+from relens.telemetry import ENGINE_STARTS, ENGINES
+
+START_TIMEOUT_S = 60.0
+REST_S = 2.0
+GRACE_S = 5.0
+SLACK_S = 5.0
+"""How much longer than a question may wait the front waits for its answer: the time to run one."""
+
+log = structlog.get_logger(__name__)
+
+
+class Died(Exception):  # noqa: N818 - handled where it is raised
+    """The engine's process ended before it answered."""
+
+
+class EngineProcess:
+    """One engine process and the questions that it has not answered yet."""
+
+    def __init__(self, argv: Sequence[str], lens: str) -> None:
+        """`argv` starts an engine; `--lens` and `--fd` are added to it."""
+        self.lens = lens
+        self.started_at = time.time()
+        here, there = socket.socketpair()
+        self._connection = here
+        command = [*argv, "--lens", lens, "--fd", str(there.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
+        there.close()
+        self.pid = self._process.pid
+        self._ids = itertools.count()
+        self._pending: dict[int, Future[dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+        self._ready: Future[dict[str, Any]] = Future()
+        self.dead = False
+        threading.Thread(target=self._listen, name=f"engine-{self.pid}", daemon=True).start()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the engine is loaded. Raises why it could not."""
+        try:
+            first = self._ready.result(timeout_s)
+        except FutureTimeout:
+            raise Busy("serving.starting", "the engine is still loading", retry_after_s=1.0) from None
+        except Died:
+            raise Broken(
+                "serving.engine-died",
+                f"the engine of lens {self.lens[:12]} ended while it was loading",
+                hint="its last words are in the log; `relens doctor --deep` checks models and segments",
+            ) from None
+        if "failed" in first:
+            raise error_from_header(first["failed"])
+
+    def ask(self, question: Question) -> Answer:
+        """Ask and wait. Died if the engine ends first; Busy if the answer does not come in time."""
+        future: Future[dict[str, Any]] = Future()
+        with self._lock:
+            if self.dead:
+                raise Died
+            number = next(self._ids)
+            self._pending[number] = future
+            try:
+                send_frame(self._connection, {"id": number, **question.header()}, question.data)
+            except OSError:
+                self._pending.pop(number, None)
+                raise Died from None
+        try:
+            answer = future.result(question.timeout_s + SLACK_S)
+        except FutureTimeout:
+            self._pending.pop(number, None)
+            raise Busy("serving.timeout", f"no answer within {question.timeout_s:g} s") from None
+        if "error" in answer:
+            raise error_from_header(answer["error"])
+        return read_answer(question.use, answer["answer"])
+
+    def to_json(self) -> dict[str, Any]:
+        state = "dead" if self.dead else "ready" if self._ready.done() else "loading"
+        return {"lens": self.lens, "pid": self.pid, "state": state, "waiting": len(self._pending)}
+
+    def stop(self) -> None:
+        """End the process: first by closing its socket, then by force."""
+        self._connection.close() if self.dead else self._connection.shutdown(socket.SHUT_RDWR)
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _listen(self) -> None:
+        try:
+            while (frame := receive_frame(self._connection)) is not None:
+                header, _ = frame
+                if "id" not in header:
+                    self._ready.set_result(header)
+                    continue
+                waiting = self._pending.pop(header["id"], None)
+                if waiting is not None:
+                    waiting.set_result(header)
+        except OSError:
+            pass
+        self._bury()
+
+    def _bury(self) -> None:
+        with self._lock:
+            self.dead = True
+            pending, self._pending = self._pending, {}
+        if not self._ready.done():
+            self._ready.set_exception(Died())
+        for waiting in pending.values():
+            waiting.set_exception(Died())
+        self._process.wait()
+
+
+class Engines:
+    """Engine processes by lens, started when they are first asked for."""
+
+    def __init__(self, argv: Callable[[], Sequence[str]]) -> None:
+        self._argv = argv
+        self._running: dict[str, EngineProcess] = {}
+        self._failed: dict[str, tuple[float, RelensError]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, lens: str, question: Question) -> Answer:
+        """Answer by the lens's engine; asked once more of a new engine if that one dies."""
+        for _ in range(2):
+            try:
+                return self._engine(lens).ask(question)
+            except Died:
+                log.warning("engine died; asking a new one", lens=lens)
+        raise Broken(
+            "serving.engine-died",
+            "two engines died over this question",
+            hint="if it is always the same picture, keep it and report it; the log has the engines' last words",
+        )
+
+    def warm(self, lens: str) -> None:
+        """Start the engine of a lens ahead of the first question."""
+        self._engine(lens)
+
+    def running(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return [engine.to_json() for engine in self._running.values()]
+
+    def close(self) -> None:
+        with self._lock:
+            engines, self._running = list(self._running.values()), {}
+        for engine in engines:
+            engine.stop()
+        ENGINES.set(0)
+
+    def _engine(self, lens: str) -> EngineProcess:
+        with self._lock:
+            engine = self._running.get(lens)
+            starting = self._locks.setdefault(lens, threading.Lock())
+        if engine is not None and not engine.dead:
+            engine.wait_ready(START_TIMEOUT_S)
+            return engine
+        with starting:
+            return self._start(lens)
+
+    def _start(self, lens: str) -> EngineProcess:
+        with self._lock:
+            engine = self._running.get(lens)
+        if engine is not None and not engine.dead:
+            return engine
+        failed_at, error = self._failed.get(lens, (-REST_S, None))
+        if error is not None and time.monotonic() - failed_at < REST_S:
+            raise error
+        engine = EngineProcess(self._argv(), lens)
+        ENGINE_STARTS.inc()
+        try:
+            engine.wait_ready(START_TIMEOUT_S)
+        except RelensError as reason:
+            self._failed[lens] = (time.monotonic(), reason)
+            engine.stop()
+            raise
+        with self._lock:
+            self._running[lens] = engine
+            ENGINES.set(len(self._running))
+        return engine

@@ -1,0 +1,74 @@
+"""Logs and metrics: one JSON object a line on stderr, and Prometheus counters of this process.
+
+Every line carries what it is about (plan, pack, release, request). No text of a user's picture or item is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from relens.config import Logs
+
+REGISTRY = CollectorRegistry()
+REQUESTS = Counter("relens_requests", "Questions answered, by use and outcome", ["use", "outcome"], registry=REGISTRY)
+LATENCY = Histogram(
+    "relens_request_seconds",
+    "Seconds from admission to answer",
+    ["use"],
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+PHASES = Histogram(
+    "relens_phase_seconds",
+    "Seconds of each phase of an answer",
+    ["use", "phase"],
+    registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
+)
+ENGINES = Gauge("relens_engines", "Engine processes that run", registry=REGISTRY)
+ENGINE_STARTS = Counter("relens_engine_starts", "Engine processes started", registry=REGISTRY)
+
+
+def start_logging(settings: Logs, *, quiet: bool = False) -> None:
+    """Send logs to stderr as the settings say; `quiet` (commands) leaves only errors."""
+    level = logging.ERROR if quiet else getattr(logging, settings.level.upper())
+    render = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+class Stopwatch:
+    """Milliseconds of named phases, for answers."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block; the same name adds up."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[name] = round(self.ms.get(name, 0.0) + (time.perf_counter() - start) * 1000, 3)

@@ -1,0 +1,89 @@
+"""Files of vectors: the truth of what was embedded, one blob per pack and space; indexes are rebuilt from it.
+
+Half precision on disk, unit length again when read. A file says its space, and is read for no other.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relens.errors import BadInput, Broken
+from relens.store import Blob, Blobs
+from relens.values import Floats, digest_of, require_same_space
+from relens.vectors.tensors import Tensor, head_bytes, read_head
+
+FORMAT = "relens-vectors-1"
+UNIT_TOLERANCE = 1e-2  # of the squared length, as in values.Vector
+
+
+def write_vectors(blobs: Blobs, vectors: Floats, *, space: str) -> Blob:
+    """Store vectors as float16; the same vectors and space are the same blob.
+
+    vectors  (n, d) float32, rows of unit length
+
+    BadInput for another shape or type, and for a row that is zero, not finite or not normalised.
+    """
+    if vectors.ndim != 2 or vectors.dtype != np.float32:  # noqa: PLR2004 - rows and columns
+        raise BadInput(
+            "vectors.wrong-shape", f"vectors are (n, d) float32; these are {vectors.shape} {vectors.dtype.name}"
+        )
+    off = ~(np.abs(np.vecdot(vectors, vectors) - 1) <= UNIT_TOLERANCE)  # true for NaN as well
+    if off.any():
+        raise BadInput(
+            "vectors.not-unit",
+            f"{int(off.sum())} of {len(vectors)} vectors have no unit length; the first is row {int(off.argmax())}",
+            hint="does the model give zeros or NaN for this picture?",
+        )
+    return blobs.put(_head(len(vectors), vectors.shape[1], space) + vectors.astype(np.float16).tobytes())
+
+
+def read_vectors(blobs: Blobs, digest: str, rows: NDArray[np.int64] | None, *, space: str) -> Floats:
+    """Vectors of a file, in the order of `rows`, or all of them; the bytes are checked against the digest.
+
+    rows     (m,) int64 row numbers, 0 to n-1, repeats allowed
+    returns  (m, d) float32, rows of unit length
+
+    Conflict that names both, if the file holds another space. BadInput for a row that it does not have. Missing if
+    there is no such blob; Broken if its bytes are not those that were written, or no vectors at all.
+    """
+    data = blobs.read(digest)
+    if digest_of(data) != digest:
+        raise _corrupt(digest, "its bytes differ from its digest")
+    halves, held = _parse(digest, data)
+    require_same_space(space, held)
+    if rows is not None:
+        if rows.size and not (rows.min() >= 0 and rows.max() < len(halves)):
+            raise BadInput(
+                "vectors.no-such-row",
+                f"vectors {digest} has rows 0 to {len(halves) - 1}; asked were {rows.min()} to {rows.max()}",
+            )
+        halves = halves[rows]
+    vectors = halves.astype(np.float32)
+    vectors /= np.sqrt(np.vecdot(vectors, vectors))[:, None]
+    return vectors
+
+
+def _head(count: int, dim: int, space: str) -> bytes:
+    return head_bytes([Tensor("vectors", "F16", (count, dim))], {"format": FORMAT, "space": space})
+
+
+def _parse(digest: str, data: bytes) -> tuple[NDArray[np.float16], str]:
+    """The stored rows and their space. What we did not write, byte for byte, is refused."""
+    try:
+        head = read_head(data)
+        count, dim = head["vectors"]["shape"]
+        space = head["__metadata__"]["space"]
+        expected = _head(count, dim, space)
+        halves = np.frombuffer(data, np.float16, offset=len(expected)).reshape(count, dim)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _corrupt(digest, f"it is no file of vectors: {error}") from error
+    if not data.startswith(expected):
+        raise _corrupt(digest, "it is no file of vectors of this kind")
+    return halves, space
+
+
+def _corrupt(digest: str, why: str) -> Broken:
+    return Broken(
+        "vectors.corrupt-file", f"vectors {digest} cannot be used: {why}", hint="restore that blob from a backup"
+    )

@@ -1,0 +1,170 @@
+"""Settings to real parts: the only place that names concrete back-ends.
+
+Everything gets its dependencies here, as constructor arguments; tests build the same from other parts. Child processes
+are started from the argument vectors that are made here.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from relens import config, releases
+from relens.bulk import KIND, PACK_STAGE, SEAL_STAGE, Importer, Sealer
+from relens.config import Home, Settings
+from relens.gateway import Gateway
+from relens.jobs import run_worker, this_worker
+from relens.jobs.loop import Handler
+from relens.models import Shelf
+from relens.onboarding import Onboarding
+from relens.recipes import BUILT_IN, Lens, LoadedModel, Pipeline, RecipeBook, built_in
+from relens.runtimes import Dummy, OnnxRuntime
+from relens.serving import Answerer, Engine, Engines, InProcess
+from relens.store import Blobs, Catalog, LocalBlobs
+from relens.store.blobs import write_file_durably
+from relens.vision import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The real parts of one home."""
+
+    home: Home
+    settings: Settings
+    catalog: Catalog
+    blobs: Blobs
+    shelf: Shelf
+    onboarding: Onboarding
+    book: RecipeBook
+
+    @property
+    def limits(self) -> Limits:
+        given = self.settings.limits
+        return Limits(
+            max_bytes=given.max_bytes,
+            max_pixels=given.max_pixels,
+            max_progressive_pixels=given.max_progressive_pixels,
+        )
+
+    def pipeline(self, lens: Lens) -> Pipeline:
+        """A lens with its models loaded and verified."""
+        loaded: dict[str, LoadedModel] = {}
+        for role, reference in lens.recipe.models.items():
+            same = next((model for model in loaded.values() if model.artifact.digest == lens.digests[role]), None)
+            name, _, version = reference.partition("/")
+            loaded[role] = same or self.onboarding.start(name, int(version), digest=lens.digests[role])
+        return Pipeline(lens, loaded, self.limits)
+
+    def engine(self, lens_digest: str) -> Engine:
+        """The engine of a lens, in this process."""
+        with self.catalog.read() as tx:
+            lens = releases.get_lens(tx, lens_digest)
+        return Engine(self.catalog, self.blobs, self.pipeline(lens))
+
+    def handlers(self) -> dict[tuple[str, str], Handler]:
+        """What a worker can do, by kind of plan and stage."""
+        importer = Importer(self.catalog, self.blobs, self.pipeline, self.settings.limits.max_bytes)
+        return {(KIND, PACK_STAGE): importer, (KIND, SEAL_STAGE): Sealer(self.catalog, self.blobs)}
+
+    def gateway(self, answers: Answerer) -> Gateway:
+        return Gateway(
+            home=self.home,
+            settings=self.settings,
+            catalog=self.catalog,
+            blobs=self.blobs,
+            book=self.book,
+            answers=answers,
+        )
+
+    def in_process(self) -> Gateway:
+        """The gateway with engines in this process, for commands and Python."""
+        return self.gateway(InProcess(self.engine))
+
+    def with_engines(self) -> Gateway:
+        """The gateway with engines in processes of their own, for servers."""
+        return self.gateway(Engines(lambda: engine_argv(self.home)))
+
+
+def open_parts(named: str | Path | None = None) -> Parts:
+    """The parts of a home, its catalog's schema brought forward. Missing if the home was never made."""
+    home = config.find_home(named)
+    settings = config.load(home)
+    catalog = Catalog(home.catalog_url(settings))
+    catalog.upgrade()
+    shelf = Shelf(home.models)
+    return Parts(
+        home=home,
+        settings=settings,
+        catalog=catalog,
+        blobs=LocalBlobs(home.blob_folder(settings)),
+        shelf=shelf,
+        onboarding=Onboarding(catalog, shelf, (OnnxRuntime(), Dummy())),
+        book=RecipeBook(home.recipes, catalog, shelf),
+    )
+
+
+def open_gateway(named: str | Path | None = None) -> Gateway:
+    """Every use of a home as methods, in this process."""
+    return open_parts(named).in_process()
+
+
+def make_home(named: str | Path | None = None) -> tuple[Home, list[Path]]:
+    """Make the folders and files of a home; what exists is left as it is. The home, and the files that were made."""
+    home = config.find_home(named)
+    for folder in home.folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    wanted = {home.file: config.template().encode()}
+    wanted |= {home.recipes / f"{name}.yaml": built_in(name) for name in BUILT_IN}
+    made = [path for path in wanted if not path.exists()]
+    for path in made:
+        write_file_durably(path, wanted[path])
+    open_parts(home.path).catalog.close()
+    return home, made
+
+
+def engine_argv(home: Home) -> list[str]:
+    """Starts an engine process; `--lens` and `--fd` are to be added."""
+    return [sys.executable, "-m", "relens.cli", "engine", "--home", str(home.path)]
+
+
+def worker_argv(home: Home, *, plan: int | None = None) -> list[str]:
+    """Starts a worker process, for every plan or for one."""
+    argv = [sys.executable, "-m", "relens.cli", "worker", "--home", str(home.path)]
+    return argv if plan is None else [*argv, "--plan", str(plan)]
+
+
+class Local(Gateway):
+    """Every use of a home, in this process, and imports that are worked off here."""
+
+    parts: Parts
+
+    def run_import(self, source: str | Path, *, gallery: str, recipe: str | None = None) -> dict[str, Any]:
+        """Import a folder or listing and work the plan off in this process. The plan as it ended."""
+        waiting = self.start_import(Path(source), gallery=gallery, recipe=recipe)
+        self.work(waiting.plan)
+        return self.plan(waiting.plan)
+
+    def work(self, plan: int) -> None:
+        """Work a plan off in this process, until it is over."""
+        parts = self.parts
+        lease_s = parts.settings.imports.lease_s
+        run_worker(
+            parts.catalog, this_worker(), parts.handlers(), lease_s=lease_s, stop=lambda: False, idle_s=0, plan=plan
+        )
+
+
+def open_local(named: str | Path | None = None) -> Local:
+    """Like `open_gateway`, with imports."""
+    parts = open_parts(named)
+    local = Local(
+        home=parts.home,
+        settings=parts.settings,
+        catalog=parts.catalog,
+        blobs=parts.blobs,
+        book=parts.book,
+        answers=InProcess(parts.engine),
+    )
+    local.parts = parts
+    return local

@@ -1,0 +1,99 @@
+"""What `relens doctor` looks at: catalog, disk, models, blobs, recipes."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from relens.errors import RelensError
+from relens.models import registry
+from relens.store.schema import blobs as blob_rows
+from relens.wiring import Parts
+
+SHOWN = 20
+"""Damaged blobs that are named; more are only counted."""
+
+Finding = dict[str, Any]
+
+
+def examine(parts: Parts, *, deep: bool, say: Callable[[str], None]) -> list[Finding]:
+    """Every check with its verdict: `{"what", "ok", "detail"}`. `say` is told what takes long."""
+    findings = [_finding("catalog", ok=True, detail=parts.catalog.url.render_as_string(hide_password=True))]
+    missing = parts.in_process().missing()
+    findings.append(_finding("home", ok=not missing, detail="; ".join(missing) or str(parts.home.path)))
+    findings += _models(parts, deep=deep)
+    findings += _recipes(parts)
+    findings += _blobs(parts, deep=deep, say=say)
+    return findings
+
+
+def engines_of(url: str) -> list[dict[str, Any]]:
+    """The engines of the server at a URL; none if it does not answer."""
+    try:
+        with urllib.request.urlopen(f"{url}/v1/status", timeout=5) as answer:  # noqa: S310 - our own server
+            engines: list[dict[str, Any]] = json.load(answer)["engines"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return engines
+
+
+def _models(parts: Parts, *, deep: bool) -> Iterator[Finding]:
+    with parts.catalog.read() as tx:
+        known = registry.every(tx)
+    for model in known:
+        try:
+            if deep:
+                artifact = parts.onboarding.verify(model.name, model.version)
+                detail = "every byte as the manifest says; golden pictures give what they gave"
+            else:
+                artifact = parts.shelf.open(model.name, model.version)
+                detail = "manifest and sizes"
+            if artifact.digest != model.digest:
+                yield _finding(f"model {model.reference}", ok=False, detail="is not the one that was registered")
+                continue
+            yield _finding(f"model {model.reference}", ok=True, detail=detail)
+        except RelensError as error:
+            yield _finding(f"model {model.reference}", ok=False, detail=str(error))
+
+
+def _recipes(parts: Parts) -> Iterator[Finding]:
+    for name in parts.book.names():
+        try:
+            yield _finding(f"recipe {name}", ok=True, detail=f"lens {parts.book.lens(name).digest[:12]}")
+        except RelensError as error:
+            yield _finding(f"recipe {name}", ok=False, detail=str(error))
+
+
+def _blobs(parts: Parts, *, deep: bool, say: Callable[[str], None]) -> Iterator[Finding]:
+    with parts.catalog.read() as tx:
+        rows = tx.execute(sa.select(blob_rows.c.digest, blob_rows.c.size, blob_rows.c.kind)).all()
+    if deep and rows:
+        say(f"reading {len(rows)} blobs, {sum(row.size for row in rows) / 1e6:.0f} MB")
+    wrong = [problem for row in rows if (problem := _blob_problem(parts, row, deep=deep)) is not None]
+    for problem in wrong[:SHOWN]:
+        yield _finding("blob", ok=False, detail=problem)
+    if len(wrong) > SHOWN:
+        yield _finding("blobs", ok=False, detail=f"{len(wrong) - SHOWN} more are damaged or missing")
+    if not wrong:
+        yield _finding("blobs", ok=True, detail=f"{len(rows)} there, {'every byte' if deep else 'sizes'} checked")
+
+
+def _blob_problem(parts: Parts, row: Any, *, deep: bool) -> str | None:
+    try:
+        size = parts.blobs.size(row.digest)
+        if size != row.size:
+            return f"{row.kind} {row.digest} has {size} bytes, not {row.size}"
+        if deep:
+            parts.blobs.verify(row.digest)
+    except RelensError as error:
+        return f"{row.kind}: {error}"
+    return None
+
+
+def _finding(what: str, *, ok: bool, detail: str) -> Finding:
+    return {"what": what, "ok": ok, "detail": detail}

@@ -1,0 +1,99 @@
+"""`relens up`: HTTP, engines and workers of one home, in the foreground until it is told to end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import structlog
+import uvicorn
+
+from relens.errors import BadInput, Broken, Conflict
+from relens.gateway import Gateway
+from relens.jobs import WorkerPool
+from relens.rest import create_app
+from relens.wiring import Parts, worker_argv
+from relens.wiring.lock import server_lock, write_note
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TEND_S = 0.25
+STALE_S = 24 * 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+def run_server(parts: Parts, *, port: int | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. Conflict if another server runs on this home or the port is taken."""
+    host = parts.settings.server.host
+    if host not in LOOPBACK:
+        raise BadInput(
+            "wiring.not-loopback",
+            f"server.host is {host}: this version has no keys, so it listens on this machine only",
+            hint="set server.host to 127.0.0.1 and put a proxy with authentication before it",
+        )
+    with server_lock(parts.home), _listen(host, parts.settings.server.port if port is None else port) as listener:
+        gateway = parts.with_engines()
+        parts.blobs.sweep(STALE_S)
+        workers = _Workers(parts, gateway)
+        workers.start()
+        try:
+            _serve(parts, gateway, listener)
+        finally:
+            workers.stop()
+            gateway.close()
+
+
+def _serve(parts: Parts, gateway: Gateway, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    app = create_app(gateway, max_bytes=parts.settings.limits.max_bytes, allowed_hosts=LOOPBACK)
+    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+    write_note(parts.home, url)
+    log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
+    uvicorn.Server(settings).run(sockets=[listener])
+    log.info("down")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Conflict(
+            "wiring.port-taken", f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another with --port"
+        ) from error
+    return listener
+
+
+class _Workers:
+    """Worker processes while there is work; they end by themselves when there is none."""
+
+    def __init__(self, parts: Parts, gateway: Gateway) -> None:
+        count = parts.settings.imports.workers or os.cpu_count() or 1
+        self._pool = WorkerPool(worker_argv(parts.home), count)
+        self._gateway = gateway
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tend, name="workers", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._pool.stop()
+
+    def _tend(self) -> None:
+        while not self._over.wait(TEND_S):
+            try:
+                if self._gateway.unfinished():
+                    self._pool.fill()
+                else:
+                    self._pool.reap()
+            except Broken as error:
+                log.error("workers", error=str(error))
+                self._over.wait(10.0)
