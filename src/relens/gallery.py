@@ -336,7 +336,7 @@ def describe(tx: Tx, ids: Sequence[int], *, model: str | None = None) -> dict[in
     """Objects by id with picture, items and labels (those of `model`, or of the newest). Unknown ids are left out."""
     found: dict[int, StoredObject] = {}
     for some in _batches(ids):
-        rows = tx.execute(_objects().where(objects.c.id.in_(some))).mappings().all()
+        rows = tx.execute(_OBJECTS, {"ids": some}).mappings().all()
         names = _labels_of(tx, [row["id"] for row in rows], model)
         shown = _items_of(tx, {row["picture"] for row in rows})
         for row in rows:
@@ -371,21 +371,25 @@ def _galleries() -> sa.Select[Any]:
     return sa.select(*columns).where(galleries.c.removed_at.is_(None))
 
 
-def _objects() -> sa.Select[Any]:
-    return (
-        sa.select(
-            objects,
-            galleries.c.name.label("gallery_name"),
-            pictures.c.sha256,
-            pictures.c.uri,
-            pictures.c.width,
-            pictures.c.height,
-            sa.func.coalesce(objects.c.sequence, plans.c.sequence).label("visible"),
-        )
-        .join(galleries, galleries.c.id == objects.c.gallery)
-        .join(pictures, pictures.c.id == objects.c.picture)
-        .outerjoin(plans, plans.c.id == objects.c.plan)
+# Asked for every search: built once.
+_OBJECTS = (
+    sa.select(
+        objects,
+        galleries.c.name.label("gallery_name"),
+        pictures.c.sha256,
+        pictures.c.uri,
+        pictures.c.width,
+        pictures.c.height,
+        sa.func.coalesce(objects.c.sequence, plans.c.sequence).label("visible"),
     )
+    .join(galleries, galleries.c.id == objects.c.gallery)
+    .join(pictures, pictures.c.id == objects.c.picture)
+    .outerjoin(plans, plans.c.id == objects.c.plan)
+    .where(objects.c.id.in_(sa.bindparam("ids", expanding=True)))
+)
+_LABELS = sa.select(labels.c.object, labels.c.labels).where(labels.c.object.in_(sa.bindparam("ids", expanding=True)))
+_LABELS_OF_MODEL = _LABELS.where(labels.c.model == sa.bindparam("model"))
+_ITEMS = sa.select(items).where(items.c.picture.in_(sa.bindparam("ids", expanding=True))).order_by(items.c.key)
 
 
 def _stored(row: sa.RowMapping, names: tuple[Label, ...], shown: tuple[Item, ...]) -> StoredObject:
@@ -404,16 +408,16 @@ def _stored(row: sa.RowMapping, names: tuple[Label, ...], shown: tuple[Item, ...
 
 
 def _labels_of(tx: Tx, ids: Sequence[int], model: str | None) -> dict[int, tuple[Label, ...]]:
-    query = sa.select(labels.c.object, labels.c.labels).where(labels.c.object.in_(ids))
-    if model is not None:
-        query = query.where(labels.c.model == model)
-    return {one: tuple(Label(**label) for label in given) for one, given in tx.execute(query)}
+    if model is None:
+        rows = tx.execute(_LABELS, {"ids": ids})
+    else:
+        rows = tx.execute(_LABELS_OF_MODEL, {"ids": ids, "model": model})
+    return {row.object: tuple(Label(**label) for label in row.labels) for row in rows}
 
 
 def _items_of(tx: Tx, picture_ids: set[int]) -> dict[int, tuple[Item, ...]]:
-    query = sa.select(items).where(items.c.picture.in_(picture_ids)).order_by(items.c.key)
     shown: dict[int, list[Item]] = {}
-    for row in tx.execute(query).mappings():
+    for row in tx.execute(_ITEMS, {"ids": sorted(picture_ids)}).mappings():
         fields = {name: row[name] for name in Item.__dataclass_fields__}
         shown.setdefault(row["picture"], []).append(Item(**fields))
     return {picture: tuple(found) for picture, found in shown.items()}

@@ -17,7 +17,9 @@ from relens.errors import Conflict, Missing
 from relens.gallery import Gallery
 from relens.recipes import Lens
 from relens.store import Tx
-from relens.store.schema import aliases, heads, lenses, releases, segments, view_segments, views
+from relens.store.schema import aliases
+from relens.store.schema import galleries as gallery_rows
+from relens.store.schema import heads, lenses, releases, segments, view_segments, views
 from relens.vectors import Check, Manifest
 
 LIVE = "live"
@@ -154,19 +156,48 @@ def require_lens(tx: Tx, gallery: Gallery, lens: Lens) -> None:
         )
 
 
-def resolve(tx: Tx, name: str, alias: str = LIVE) -> Release:
-    """What answers for a gallery now: the lens of the alias with its newest view."""
-    gallery = galleries.get(tx, name)
-    query = (
-        sa.select(releases.c.name)
-        .join(heads, heads.c.view == releases.c.view)
-        .join(aliases, aliases.c.lens == heads.c.lens)
-        .where(heads.c.gallery == gallery.id, aliases.c.scope == gallery_scope(gallery.id), aliases.c.alias == alias)
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What answers for a gallery at this moment, as briefly as a question needs it."""
+
+    release: str
+    lens: str
+    sequence: int
+
+
+# Asked for every question: built once, one round trip.
+_POINTER = (
+    sa.select(releases.c.name, releases.c.lens, views.c.sequence)
+    .join(views, views.c.id == releases.c.view)
+    .join(heads, heads.c.view == views.c.id)
+    .join(gallery_rows, gallery_rows.c.id == heads.c.gallery)
+    .join(
+        aliases,
+        sa.and_(
+            aliases.c.lens == heads.c.lens,
+            aliases.c.scope == sa.literal("gallery:") + sa.cast(gallery_rows.c.id, sa.Text),
+        ),
     )
-    release = tx.execute(query).scalar_one_or_none()
-    if release is None:
-        raise Missing("releases.no-alias", f"gallery {name} has no {alias} release")
-    return get(tx, release)
+    .where(
+        gallery_rows.c.name == sa.bindparam("gallery"),
+        gallery_rows.c.removed_at.is_(None),
+        aliases.c.alias == sa.bindparam("alias"),
+    )
+)
+
+
+def point(tx: Tx, gallery: str, alias: str = LIVE) -> Pointer:
+    """What answers for a gallery now: the lens of the alias with its newest view. Missing if nothing does."""
+    row = tx.execute(_POINTER, {"gallery": gallery, "alias": alias}).one_or_none()
+    if row is None:
+        galleries.get(tx, gallery)
+        raise Missing("releases.no-alias", f"gallery {gallery} has no {alias} release")
+    return Pointer(row.name, row.lens, row.sequence)
+
+
+def resolve(tx: Tx, gallery: str, alias: str = LIVE) -> Release:
+    """The release that answers for a gallery now."""
+    return get(tx, point(tx, gallery, alias).release)
 
 
 # -- views ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from relens.config import Logs
 
 REGISTRY = CollectorRegistry()
 REQUESTS = Counter("relens_requests", "Questions answered, by use and outcome", ["use", "outcome"], registry=REGISTRY)
@@ -36,12 +35,11 @@ ENGINES = Gauge("relens_engines", "Engine processes that run", registry=REGISTRY
 ENGINE_STARTS = Counter("relens_engine_starts", "Engine processes started", registry=REGISTRY)
 
 
-def start_logging(settings: Logs, *, quiet: bool = False) -> None:
-    """Send logs to stderr as the settings say; `quiet` (commands) leaves only errors."""
-    level = logging.ERROR if quiet else getattr(logging, settings.level.upper())
+def start_logging(level: str, form: str) -> None:
+    """Send logs of at least this level ("debug", "info", "warning", "error") to stderr, as "json" or "text"."""
     render = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
-        if settings.format == "json"
+        if form == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
     )
     structlog.configure(
@@ -52,7 +50,7 @@ def start_logging(settings: Logs, *, quiet: bool = False) -> None:
             structlog.processors.format_exc_info,
             render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

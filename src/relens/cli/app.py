@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
-import click
 import typer
 
 from relens.cli import homes, imports, lists, models, processes, questions
@@ -28,6 +29,10 @@ app.add_typer(lists.releases, name="release")
 app.add_typer(homes.settings, name="config")
 
 
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""What the parser raises when a command is typed wrongly."""
+
+
 def main() -> None:
     """Run the command of this process and end it with its exit code."""
     as_json = "--json" in sys.argv
@@ -36,15 +41,20 @@ def main() -> None:
     except RelensError as error:
         show_error(error, as_json=as_json)
         sys.exit(exit_code(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
+    except UsageError as error:
+        _show_usage(error, as_json=as_json)
         sys.exit(WRONG_USE)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(WRONG_USE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         say("relens: interrupted; the same command goes on where this one stopped")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.exit(FAILED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_usage(error: Any, *, as_json: bool) -> None:
+    if as_json:
+        hint = "`relens --help` lists the commands, `relens COMMAND --help` their options"
+        print(json.dumps({"error": {"code": "cli.usage", "message": error.format_message(), "hint": hint}}))
+    else:
+        error.show()

@@ -29,7 +29,6 @@ from relens.cli.output import (
 from relens.errors import BadInput
 from relens.gateway import Gateway
 from relens.jobs import WorkerPool
-from relens.telemetry import start_logging
 from relens.wiring.lock import running_server
 
 POLL_S = 0.2
@@ -60,7 +59,7 @@ def import_pictures(
 ) -> int:
     """Take pictures into a gallery. The same command, typed again while unfinished, goes on where it stopped."""
     parts = wiring.open_parts(home)
-    start_logging(parts.settings.logs, quiet=True)
+    parts.start_logging(quiet=True)
     if detach and running_server(parts.home) is None:
         raise BadInput(
             "cli.nothing-up",
@@ -118,7 +117,7 @@ def resume(
 ) -> int:
     """Let a plan go on that failed, was held or was interrupted, and wait for it."""
     parts = wiring.open_parts(home)
-    start_logging(parts.settings.logs, quiet=True)
+    parts.start_logging(quiet=True)
     gateway = parts.in_process()
     gateway.resume(plan)
     return _finish(parts, gateway, plan, workers or os.cpu_count() or 1, as_json=as_json)
@@ -128,7 +127,7 @@ def resume(
 def cancel(plan: PlanArgument, home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Stop a plan: what did not run is booked as cancelled, what is committed becomes searchable."""
     parts = wiring.open_parts(home)
-    start_logging(parts.settings.logs, quiet=True)
+    parts.start_logging(quiet=True)
     gateway = parts.in_process()
     gateway.cancel(plan)
     _watch(parts, gateway, plan, 1)

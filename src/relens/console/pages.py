@@ -23,6 +23,9 @@ QUERY_PX = 480
 CROP_PX = 240
 QUALITY = 82
 
+LEAST_PERCENT = 0.005
+"""What is smaller would be shown as 0."""
+
 UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """What HTML cannot hold or UTF-8 cannot say; on a page it is a replacement character."""
 
@@ -71,12 +74,12 @@ def demo_page(
     sources: Mapping[str, str],
     commands: Sequence[str],
 ) -> str:
-    """A page on a whole run: what was typed, what was imported, and what several searches found.
+    """A page on a whole run: what several searches found, what was imported, and the commands for it.
 
     plans      imports as `Gateway.plan` gives them, in the order to be shown
     origin     where the pictures come from, a paragraph
     sources    the same for single pictures: title to origin and licence
-    commands   what was typed
+    commands   what a person would type for the same
     """
     shown = [_show(gateway, one) for one in asked]
     return _render("demo.html.j2", shown=shown, plans=plans, origin=origin, sources=sources, commands=commands)
@@ -141,13 +144,19 @@ def _printable(value: Any) -> Any:
 
 
 def _percent(share: float) -> str:
-    return "< 1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")  # noqa: PLR2004 - what rounds to 0
+    """A share of 1, with a space that does not break."""
+    return "<\u00a01\u00a0%" if 0 < share < LEAST_PERCENT else f"{100 * share:.0f}\u00a0%"
 
 
 def _middle(text: object, most: int = 56) -> str:
     """Text of at most `most` characters: what is longer loses its middle."""
     full = str(text)
     return full if len(full) <= most else f"{full[: most // 3]}…{full[-(most - most // 3 - 1) :]}"
+
+
+def _breakable(text: str) -> Markup:
+    """A path that may wrap behind its slashes."""
+    return Markup("/<wbr>").join(_printable(text).split("/"))
 
 
 _PAGES = Environment(
@@ -158,4 +167,4 @@ _PAGES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_PAGES.filters |= {"percent": _percent, "middle": _middle}
+_PAGES.filters |= {"percent": _percent, "middle": _middle, "breakable": _breakable}

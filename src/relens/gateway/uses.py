@@ -76,17 +76,10 @@ class Gateway:
     def search(self, data: bytes, *, gallery: str, k: int = 10) -> SearchAnswer:
         """The `k` objects of a gallery that look most like the picture, best first, as of the gallery's newest view."""
         with self._catalog.read() as tx:
-            release = releases.resolve(tx, gallery)
-        assert release.view is not None and release.view.sequence is not None
-        question = Question(
-            "search",
-            release.name,
-            data,
-            k=k,
-            must_see=release.view.sequence,
-            timeout_s=self._settings.server.timeout_s,
-        )
-        answer = self._ask(release.lens, question)
+            live = releases.point(tx, gallery)
+        timeout_s = self._settings.server.timeout_s
+        question = Question("search", live.release, data, k=k, must_see=live.sequence, timeout_s=timeout_s)
+        answer = self._ask(live.lens, question)
         assert isinstance(answer, SearchAnswer)
         return answer
 

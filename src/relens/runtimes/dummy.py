@@ -72,8 +72,8 @@ class Dummy:
 class DummySession:
     """A loaded dummy file. A row has the same bits in whatever batch it comes. The input tensor may have any name.
 
-    A picture is averaged into cells; each channel sees the colour of its own cells, projected and cut off below. Channels
-    take cells in turn, so that vectors know where a colour was, and different pictures point in different directions.
+    A picture is averaged into cells; each channel sees the colour of its own cells, projected and cut off below.
+    Channels take cells in turn, so that vectors know where a colour was and different pictures point elsewhere.
     """
 
     backend = Dummy.name
@@ -134,7 +134,7 @@ def _read(path: Path) -> _Numbers:
 
 def _head(numbers: _Numbers) -> tuple[Floats, Floats]:
     weight = _uniform(numbers.seed, "weight", (numbers.classes, numbers.vector_dim))
-    centred = weight - weight.mean(axis=1, keepdims=True, dtype=np.float64)  # exact; what all vectors share says nothing
+    centred = weight - weight.mean(axis=1, keepdims=True, dtype=np.float64)  # what all vectors share says nothing
     bias = _uniform(numbers.seed, "bias", (numbers.classes,))
     return (centred * SPREAD / np.sqrt(numbers.vector_dim)).astype(np.float32), bias * np.float32(BIAS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,9 +81,9 @@ class BlobsContract:
         blobs = self.make(tmp_path)
         with blobs.writer() as writer:
             writer.write(b"given up")
-        with pytest.raises(RuntimeError), blobs.writer() as writer:
-            writer.write(b"failed")
-            raise RuntimeError
+        assert not list(blobs.digests())
+        with contextlib.suppress(ZeroDivisionError), blobs.writer() as writer:
+            writer.write(bytes(1 // 0))
         assert not list(blobs.digests())
         assert blobs.sweep(EVERYTHING) == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,8 @@ class RuntimeContract:
     def test_a_wrong_shape_is_refused_with_both_shapes(self, tmp_path: Path) -> None:
         spec, session = self.load(tmp_path)
         good = some_inputs(spec, 1)
-        for wrong in (good[0], good[:, :, 1:], good[:, :2], good[:0], good.astype(np.float64), good.astype(np.uint8)):
+        wrongs: list[Any] = [good[0], good[:, :, 1:], good[:, :2], good[:0], good.astype("f8"), good.astype("u1")]
+        for wrong in wrongs:
             with pytest.raises(BadInput) as caught:
                 session.run(wrong)
             assert caught.value.code == "runtimes.wrong-shape"

@@ -6,8 +6,8 @@ rows are dead are decided above.
 """
 
 from relens.vectors.checks import Check, check_vectors
+from relens.vectors.exact import Hits, search
 from relens.vectors.files import read_vectors, write_vectors
-from relens.vectors.search import Hits, search
 from relens.vectors.segments import Ids, Manifest, Segment, build_segment, open_segment
 
 __all__ = [

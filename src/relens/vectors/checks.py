@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relens.values import Floats, Vector
-from relens.vectors.search import search
+from relens.vectors.exact import search
 from relens.vectors.segments import Segment
 
 CHUNK_ROWS = 1 << 14
@@ -37,21 +37,20 @@ def check_vectors(segment: Segment, *, sample: int, seed: int) -> list[Check]:
     self-match   the nearest to a row is that row, or one that equals it; `sample` rows chosen by `seed`, or all if
                  there are fewer. Each reads the whole segment once
     """
-    squares = _squared_lengths(segment.vectors)
-    finite = np.isfinite(squares)
-    return [
-        _counts(segment),
-        _rows(segment, "finite", ~finite, "not finite"),
-        _rows(segment, "non-zero", squares == 0, "zero"),
-        _rows(segment, "unit-length", ~(np.abs(squares - 1) <= UNIT_TOLERANCE), "not of unit length"),
-        _self_match(segment, squares, sample, seed),
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = _squared_lengths(segment.vectors)
+        return [
+            _counts(segment),
+            _rows(segment, "finite", ~np.isfinite(squares), "not finite"),
+            _rows(segment, "non-zero", squares == 0, "zero"),
+            _rows(segment, "unit-length", ~(np.abs(squares - 1) <= UNIT_TOLERANCE), "not of unit length"),
+            _self_match(segment, squares, sample, seed),
+        ]
 
 
 def _squared_lengths(vectors: Floats) -> NDArray[np.float32]:
     chunks = (vectors[start : start + CHUNK_ROWS] for start in range(0, len(vectors), CHUNK_ROWS))
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.concatenate([np.empty(0, np.float32), *(np.vecdot(chunk, chunk) for chunk in chunks)])
+    return np.concatenate([np.empty(0, np.float32), *(np.vecdot(chunk, chunk) for chunk in chunks)])
 
 
 def _counts(segment: Segment) -> Check:

@@ -24,6 +24,7 @@ from relens.runtimes import Dummy, OnnxRuntime
 from relens.serving import Answerer, Engine, Engines, InProcess
 from relens.store import Blobs, Catalog, LocalBlobs
 from relens.store.blobs import write_file_durably
+from relens.telemetry import start_logging
 from relens.vision import Limits
 
 
@@ -47,6 +48,11 @@ class Parts:
             max_pixels=given.max_pixels,
             max_progressive_pixels=given.max_progressive_pixels,
         )
+
+    def start_logging(self, *, quiet: bool = False) -> None:
+        """Log to stderr as the settings say; `quiet` leaves only errors."""
+        logs = self.settings.logs
+        start_logging("error" if quiet else logs.level, logs.format)
 
     def pipeline(self, lens: Lens) -> Pipeline:
         """A lens with its models loaded and verified."""
@@ -130,9 +136,9 @@ def engine_argv(home: Home) -> list[str]:
 
 
 def worker_argv(home: Home, *, plan: int | None = None) -> list[str]:
-    """Starts a worker process, for every plan or for one."""
+    """Starts a worker process, for every plan, or for one that a command watches."""
     argv = [sys.executable, "-m", "relens.cli", "worker", "--home", str(home.path)]
-    return argv if plan is None else [*argv, "--plan", str(plan)]
+    return argv if plan is None else [*argv, "--plan", str(plan), "--quiet"]
 
 
 class Local(Gateway):

@@ -82,8 +82,6 @@ def test_what_fails_inside_the_model_is_broken(tmp_path):
 
 
 def test_nothing_is_printed_while_loading_and_running(tmp_path, capfd):
-    spec = spec_of(
-        tmp_path / "m", [helper.make_node("Relu", ["x"], ["y"])], [("x", TensorProto.FLOAT, ["n", 4])]
-    )
+    spec = spec_of(tmp_path / "m", [helper.make_node("Relu", ["x"], ["y"])], [("x", TensorProto.FLOAT, ["n", 4])])
     OnnxRuntime().load(spec).run(np.ones((1, 4), np.float32))
     assert capfd.readouterr() == ("", "")

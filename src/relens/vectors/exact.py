@@ -24,6 +24,7 @@ RESCORED_ROWS = 1 << 10  # in double precision at a time, when very many are equ
 EPSILON = float(np.finfo(np.float32).eps)
 """A float32 product of two unit vectors of d values errs by less than d / 2 of it (Higham, Accuracy and Stability of
 Numerical Algorithms, § 3.1)."""
+STEP = 2.0**-24  # of scores, as float32 has below 1: finer differences are those of the machine, and are ties
 NOBODY: Mapping[str, Ids] = MappingProxyType({})
 
 
@@ -92,7 +93,7 @@ def _rescore(vectors: Floats, rows: NDArray[np.intp], query: Floats) -> Floats:
     wide = query.astype(np.float64)
     for start in range(0, len(rows), RESCORED_ROWS):
         part = slice(start, start + RESCORED_ROWS)
-        exact[part] = np.vecdot(vectors[rows[part]].astype(np.float64), wide)
+        exact[part] = np.rint(np.vecdot(vectors[rows[part]].astype(np.float64), wide) / STEP) * STEP
     return exact
 
 

@@ -1,0 +1,220 @@
+"""The typed HTTP client: the uses of a gateway over HTTP, with the same values and the same errors.
+
+What a server refuses is raised as the family of error that it was there, with code, message and hint. The client keeps
+its connections and asks nothing twice; whoever gets Busy knows after how many seconds to ask again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
+from relens.values import Recognition, SearchAnswer
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S = 5.0
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+GONE = 410
+BUSY = 503
+FAMILIES: Mapping[int, type[RelensError]] = {403: Denied, 404: Missing, GONE: Missing, 409: Conflict, BUSY: Busy}
+
+T = TypeVar("T")
+
+Image = bytes | str | os.PathLike[str] | BinaryIO
+"""A picture: its bytes, the path of its file, or a file that is open for reading bytes."""
+
+
+class Client:
+    """One server. Safe to use from many threads; close it, or use it in a `with` block."""
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 60.0) -> None:
+        """`timeout_s` is how long an answer may let wait."""
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=_check_url(self.url),
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+            trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no proxy leads to this machine
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    # -- questions
+
+    def recognize(self, image: Image, *, recipe: str = "photos", include: Sequence[str] = ()) -> Recognition:
+        """What is in a picture. `include` may name "vector", "subject" and "heatmap"."""
+        asked = {"recipe": recipe} | ({"include": ",".join(include)} if include else {})
+        return self._ask("recognize", image, asked, Recognition.from_json)
+
+    def search(self, image: Image, *, gallery: str, k: int = 10) -> SearchAnswer:
+        """The `k` objects of a gallery that look most like the picture, best first."""
+        return self._ask("search", image, {"gallery": gallery, "k": str(k)}, SearchAnswer.from_json)
+
+    # -- what there is
+
+    def object(self, object_id: int) -> dict[str, Any]:
+        """An object by id. Missing, with `gone` if it was deleted."""
+        return self._json("GET", f"/v1/objects/{int(object_id)}")
+
+    def crop(self, object_id: int) -> bytes:
+        """The stored crop of an object, a JPEG. Missing like `object`."""
+        return self._succeed("GET", f"/v1/objects/{int(object_id)}/crop").content
+
+    def galleries(self) -> dict[str, Any]:
+        """`{"galleries": […]}`, by name."""
+        return self._json("GET", "/v1/galleries")
+
+    def gallery(self, name: str) -> dict[str, Any]:
+        """A gallery with its counts and the release that answers for it."""
+        return self._json("GET", f"/v1/galleries/{_part(name)}")
+
+    def plans(self) -> dict[str, Any]:
+        """`{"plans": […]}`, newest first."""
+        return self._json("GET", "/v1/plans")
+
+    def plan(self, plan_id: int) -> dict[str, Any]:
+        """A plan with its funnel."""
+        return self._json("GET", f"/v1/plans/{int(plan_id)}")
+
+    def cancel(self, plan_id: int) -> dict[str, Any]:
+        """Cancel a plan: the plan as it is then. Conflict if it is over."""
+        return self._json("POST", f"/v1/plans/{int(plan_id)}/cancel")
+
+    def resume(self, plan_id: int) -> dict[str, Any]:
+        """Let a plan go on that rests or was held: the plan as it is then. Conflict if it is over."""
+        return self._json("POST", f"/v1/plans/{int(plan_id)}/resume")
+
+    def releases(self) -> dict[str, Any]:
+        """`{"releases": […]}`, newest first."""
+        return self._json("GET", "/v1/releases")
+
+    def release(self, name: str) -> dict[str, Any]:
+        """A release: its lens, its view with the checks that it passed."""
+        return self._json("GET", f"/v1/releases/{_part(name)}")
+
+    def models(self) -> dict[str, Any]:
+        """`{"models": […]}`, by name and version."""
+        return self._json("GET", "/v1/models")
+
+    def model(self, reference: str) -> dict[str, Any]:
+        """A model version by `name/version`, `name/label` or `name`."""
+        return self._json("GET", "/v1/models/" + "/".join(_part(part) for part in reference.split("/", 1)))
+
+    # -- health
+
+    def status(self) -> dict[str, Any]:
+        """Engines, unfinished plans, galleries and models at a glance."""
+        return self._json("GET", "/v1/status")
+
+    def ready(self) -> list[str]:
+        """What is missing for answering, as sentences; empty when ready."""
+        response = self._send("GET", "/health/ready")
+        if response.status_code not in (httpx.codes.OK, BUSY):
+            raise _error_of(response)
+        return _read(response, lambda answer: [] if answer["ready"] else list(answer["missing"]))
+
+    # -- requests
+
+    def _ask(self, use: str, image: Image, asked: dict[str, str], read: Callable[[Any], T]) -> T:
+        content = _bytes_of(image)
+        headers = {"Content-Type": "application/octet-stream"}
+        return _read(self._succeed("POST", f"/v1/{use}", params=asked, content=content, headers=headers), read)
+
+    def _json(self, method: str, path: str) -> dict[str, Any]:
+        return _read(self._succeed(method, path), dict)
+
+    def _succeed(self, method: str, path: str, **more: Any) -> httpx.Response:
+        response = self._send(method, path, **more)
+        if not response.is_success:
+            raise _error_of(response)
+        return response
+
+    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **more)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Broken(
+                "client.unreachable", f"no server answers at {self.url}", hint="start it with `relens up`"
+            ) from error
+        except httpx.TimeoutException as error:
+            raise Busy("client.timeout", f"{self.url} did not answer in time", hint="ask again later") from error
+        except httpx.TransportError as error:
+            raise Broken(
+                "client.disconnected",
+                f"{self.url} ended the connection without an answer: {error}",
+                hint="the server's log may say why",
+            ) from error
+
+
+def _check_url(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise BadInput("client.bad-url", f"{url!r} is no URL: {error}") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise BadInput("client.bad-url", f"{url!r} is no URL of a server", hint=f"write it like {DEFAULT_URL}")
+    return parsed
+
+
+def _bytes_of(image: Image) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    return image.read()
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _read(response: httpx.Response, read: Callable[[Any], T]) -> T:
+    try:
+        return read(response.json())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _strange(response) from error
+
+
+def _error_of(response: httpx.Response) -> RelensError:
+    """The error that a response stands for, as the family that it was on the server."""
+    try:
+        said = response.json()["error"]
+        code, message, hint = str(said["code"]), str(said["message"]), str(said["hint"])
+    except (ValueError, KeyError, TypeError):
+        return _strange(response)
+    status = response.status_code
+    family = FAMILIES.get(status, BadInput if response.is_client_error else Broken)
+    if family is Busy:
+        return Busy(code, message, hint=hint, retry_after_s=_retry_after_s(response))
+    if family is Missing:
+        return Missing(code, message, hint=hint, gone=status == GONE)
+    return family(code, message, hint=hint)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    given = response.headers.get("retry-after", "")
+    return float(given) if given.isdigit() else 1.0
+
+
+def _strange(response: httpx.Response) -> Broken:
+    return Broken(
+        "client.strange-answer",
+        f"{response.request.url} answered {response.status_code}, but not as relens does",
+        hint="is it a relens server of this version, and does a proxy stand before it?",
+    )

@@ -1,0 +1,54 @@
+"""The application: every part of the door put together over one gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+from fastapi import FastAPI
+
+from relens.gateway import Gateway
+from relens.rest.border import Border
+from relens.rest.failures import add_failures
+from relens.rest.health import add_health
+from relens.rest.pages import add_docs
+from relens.rest.questions import add_questions
+from relens.rest.records import add_records
+
+DESCRIPTION = """Visual recognition and search that you run yourself. Every answer names the release that gave it. \
+Every error is `{"error": {"code", "message", "hint"}}`; the code is stable. Parts that are absent are left out."""
+
+
+def create_app(
+    gateway: Gateway,
+    *,
+    max_bytes: int,
+    ready_extra: Callable[[], list[str]] | None = None,
+    allowed_hosts: Sequence[str] | None = None,
+    questions: int = 64,
+) -> FastAPI:
+    """The HTTP application of a gateway, for any ASGI server. It opens and closes nothing.
+
+    max_bytes      of one picture; a larger body is refused with 413 while it is read
+    ready_extra    what else is missing for answering, as sentences, besides what the gateway says
+    allowed_hosts  names in `Host` that are answered, without port; None answers all. Name them when only this machine
+                   is served: a page of another site could otherwise reach it under a name of its own (DNS rebinding)
+    questions      at a time, each in a thread of its own; one more is Busy at once. Set it above the queue of the
+                   engines, so that they are the ones to refuse
+    """
+    app = FastAPI(
+        title="relens",
+        version=metadata.version("relens"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    add_failures(app)
+    add_questions(app, gateway, max_bytes=max_bytes, at_a_time=questions)
+    add_records(app, gateway)
+    add_health(app, gateway, ready_extra)
+    add_docs(app)
+    app.add_middleware(Border, allowed_hosts=allowed_hosts)
+    return app

@@ -1,0 +1,98 @@
+"""The picture in a request: its body as it is, or the field `file` of a form.
+
+Nothing is read past the limit and nothing is written to disk: a picture that is not to be kept leaves no byte behind.
+"""
+
+from __future__ import annotations
+
+import io
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import Field, File, FormParser, parse_options_header
+
+from relens.errors import BadInput
+
+FORM = b"multipart/form-data"
+FIELD = "file"
+FORM_EXTRA_BYTES = 64 * 1024
+"""What a form may hold besides the picture: boundaries, headers, other fields."""
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body, complete. BadInput as soon as it is known to be too large, whether or not it says how long it is."""
+    form, _ = _content_type(request)
+    limit = max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(max_bytes)
+    body = io.BytesIO()
+    async for chunk in request.stream():
+        if body.tell() + len(chunk) > limit:
+            raise _too_large(max_bytes)
+        body.write(chunk)
+    return body.getvalue()
+
+
+def picture_in(request: Request, body: bytes, max_bytes: int) -> bytes:
+    """The picture's bytes in a body. BadInput if there is none, or it is too large."""
+    form, options = _content_type(request)
+    picture = _file_in(body, options.get(b"boundary")) if form == FORM else body
+    if not picture:
+        raise BadInput(
+            "rest.empty",
+            "there is no picture: 0 bytes",
+            hint="send the bytes as the body (curl --data-binary @photo.jpg), or a form with the field `file`",
+        )
+    if len(picture) > max_bytes:
+        raise _too_large(max_bytes)
+    return picture
+
+
+def _content_type(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
+    return parse_options_header(request.headers.get("content-type"))
+
+
+def _file_in(body: bytes, boundary: bytes | None) -> bytes:
+    """The one field `file` of a form, with or without a file name."""
+    found: list[tuple[str, bytes]] = []
+
+    def keep_file(part: File) -> None:
+        assert isinstance(part.file_object, io.BytesIO)
+        found.append((_name(part), part.file_object.getvalue()))
+
+    def keep_field(part: Field) -> None:
+        found.append((_name(part), part.value or b""))
+
+    try:
+        in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
+        parser = FormParser(FORM.decode(), keep_field, keep_file, boundary=boundary, config=in_memory)
+        parser.write(body)
+        parser.finalize()
+    except FormParserError as error:
+        raise BadInput(
+            "rest.bad-form",
+            f"the form cannot be read: {error}",
+            hint="let your HTTP library write the Content-Type with its boundary",
+        ) from error
+    files = [value for name, value in found if name == FIELD]
+    if len(files) != 1:
+        names = ", ".join(name for name, _ in found) or "nothing"
+        raise BadInput(
+            "rest.bad-form",
+            f"a form holds the picture in one field `{FIELD}`; this one holds {names}",
+            hint=f"curl -F {FIELD}=@photo.jpg",
+        )
+    return files[0]
+
+
+def _name(part: Field | File) -> str:
+    return (part.field_name or b"").decode("utf-8", "replace")
+
+
+def _too_large(max_bytes: int) -> BadInput:
+    return BadInput(
+        "rest.too-large",
+        f"the body has more than the {max_bytes:,} bytes that a picture may have",
+        hint="send a smaller picture, or raise limits.max_bytes",
+    )
