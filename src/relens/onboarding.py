@@ -29,6 +29,8 @@ from relens.vision import decode, preprocess
 TOLERANCE = 1e-3
 """Largest difference to the golden outputs, as a share of the largest of them: what back-ends agree to."""
 
+RADIUS = 0.25
+
 SOURCES = ("imagenet", "dummy")
 
 
@@ -153,15 +155,16 @@ class Onboarding:
         if known is None or known[0] != backend.name:
             figures = {"golden_ms": round(took_ms, 2), "device": "cpu"}
             with self.catalog.begin() as tx:
-                registry.record_backend(tx, this_host(), artifact.digest, backend.name, figures, self.catalog.now(tx))
+                now = self.catalog.now(tx)
+                registry.record_backend(tx, this_host(), artifact.digest, backend.name, figures=figures, now=now)
 
 
 def golden_pictures(side_px: int) -> dict[str, bytes]:
-    """Three drawn pictures as PNG, by file name in order: a disc on a gradient, a chessboard, waves. Not square on purpose."""
+    """Three drawn pictures as PNG, by file name in order: a chessboard, a disc on a gradient, waves; not square."""
     height, width = side_px, side_px * 5 // 4
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     across, down = x / width, y / height
-    disc = np.hypot(across - 0.5, down - 0.45) < 0.25
+    disc = np.hypot(across - 0.5, down - 0.45) < RADIUS
     gradient = np.stack([across, down, 1 - across], axis=-1)
     board = ((x // 24 + y // 24) % 2)[..., None] * np.array([0.9, 0.8, 0.3]) + 0.05
     waves = np.stack([np.sin(across * f * 6.283 + down * 9) * 0.5 + 0.5 for f in (3, 5, 11)], axis=-1)

@@ -17,9 +17,8 @@ from relens.errors import Conflict, Missing
 from relens.gallery import Gallery
 from relens.recipes import Lens
 from relens.store import Tx
-from relens.store.schema import aliases
+from relens.store.schema import aliases, heads, lenses, releases, segments, view_segments, views
 from relens.store.schema import galleries as gallery_rows
-from relens.store.schema import heads, lenses, releases, segments, view_segments, views
 from relens.vectors import Check, Manifest
 
 LIVE = "live"

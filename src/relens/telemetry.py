@@ -14,7 +14,6 @@ from contextlib import contextmanager
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-
 REGISTRY = CollectorRegistry()
 REQUESTS = Counter("relens_requests", "Questions answered, by use and outcome", ["use", "outcome"], registry=REGISTRY)
 LATENCY = Histogram(

@@ -4,8 +4,9 @@ Every picture of a listing is accounted for, a pack counts once however often it
 again ends as if it had never been killed. The recipe's code is the one that answers online.
 """
 
-from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, Importer, ImportRequest, plan_import
+from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, ImportRequest, plan_import
 from relens.bulk.listings import escape_path, find_source, unescape_path
+from relens.bulk.packs import Importer
 from relens.bulk.sealing import Sealer, cancel
 
 __all__ = [

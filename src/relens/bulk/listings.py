@@ -7,7 +7,7 @@ cannot be used stays in the listing with its reason, so that it is accounted for
 from __future__ import annotations
 
 import csv
-import datetime
+import datetime as dt
 import hashlib
 import json
 import math
@@ -25,6 +25,7 @@ from relens.store import Blobs
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 KNOWN = ("uri", "id", "title", "price", "shop", "day")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+SURROGATE = 0xDC00
 KEEP = re.compile(rb"[^\x00-\x20%\x7f]+|\x20")
 
 
@@ -193,8 +194,13 @@ def escape_path(path: bytes) -> str:
             escaped.append(f"%{part[0]:02X}")
         else:
             text = part.decode("utf-8", "surrogateescape")
-            escaped.append("".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text))
+            escaped.append("".join(f"%{ord(c) - SURROGATE:02X}" if is_stray_byte(c) else c for c in text))
     return "".join(escaped)
+
+
+def is_stray_byte(character: str) -> bool:
+    """Whether a character stands for a byte that is no UTF-8 (PEP 383)."""
+    return "\udc80" <= character <= "\udcff"
 
 
 def unescape_path(escaped: str) -> bytes:
@@ -242,7 +248,7 @@ def _is_day(day: object) -> bool:
     if not isinstance(day, str) or not DAY.fullmatch(day):
         return False
     try:
-        datetime.date.fromisoformat(day)
+        dt.date.fromisoformat(day)
     except ValueError:
         return False
     return True

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from relens import gallery as galleries
 from relens import ledger, releases
-from relens.bulk.importing import PACK_STAGE, SEAL, add_blob, cancelled_lines
+from relens.bulk.importing import PACK_STAGE, SEAL, add_blob
 from relens.bulk.listings import Slice, read_slice
+from relens.bulk.packs import cancelled_lines
 from relens.jobs import Claim, Hold, leases, plans
 from relens.jobs.plans import Plan
 from relens.releases import View
@@ -62,22 +63,20 @@ class Sealer:
     def _staged(self, claim: Claim) -> _Staged:
         with self._catalog.read() as tx:
             plan = plans.get(tx, claim.plan)
-            assert plan.gallery is not None and plan.lens is not None
-            lens = releases.get_lens(tx, plan.lens)
+            lens = releases.get_lens(tx, plan.need_lens)
             return _Staged(
                 plan=plan,
                 space=lens.space,
                 dim=lens.dim,
-                as_of=galleries.by_id(tx, plan.gallery).sequence,
-                parent=releases.head_of(tx, plan.gallery, plan.lens),
+                as_of=galleries.by_id(tx, plan.need_gallery).sequence,
+                parent=releases.head_of(tx, plan.need_gallery, plan.need_lens),
                 partitions=galleries.staged_partitions(tx, plan.id),
             )
 
     def _build(self, staged: _Staged, hold: Hold, category: str, day: str, count: int) -> Manifest:
-        assert staged.plan.gallery is not None
         return build_segment(
             self._blobs,
-            gallery=staged.plan.gallery,
+            gallery=staged.plan.need_gallery,
             category=category,
             day=day,
             space=staged.space,
@@ -119,14 +118,13 @@ class Sealer:
 
     def _commit(self, tx: Tx, claim: Claim, staged: _Staged, built: list[Manifest], checks: list[Check]) -> None:
         plan = staged.plan
-        assert plan.gallery is not None and plan.lens is not None
-        galleries.lock(tx, plan.gallery)
+        galleries.lock(tx, plan.need_gallery)
         now = self._catalog.now(tx)
         releases.add_segments(tx, built, now)
         for manifest in built:
             add_blob(tx, Blob(manifest.digest, self._blobs.size(manifest.digest)), "segment", now)
             add_blob(tx, Blob(manifest.data, manifest.data_bytes), "segment-data", now)
-        gallery = galleries.by_id(tx, plan.gallery)
+        gallery = galleries.by_id(tx, plan.need_gallery)
         common: dict[str, Any] = {
             "plan": plan.id,
             "parent": staged.parent,
@@ -135,13 +133,13 @@ class Sealer:
             "now": now,
         }
         if not all(check.ok for check in checks):
-            view = releases.hold_view(tx, gallery, plan.lens, **common)
+            view = releases.hold_view(tx, gallery, plan.need_lens, **common)
             plans.hold(tx, plan.id, view.id)
             log.error("view held", plan=plan.id, failed=[check.name for check in checks if not check.ok])
         else:
-            sequence = galleries.take_sequence(tx, plan.gallery)
-            released = set(galleries.release_orphans(tx, plan.gallery, plan.id, sequence))
-            view = releases.publish(tx, gallery, plan.lens, sequence=sequence, **common)
+            sequence = galleries.take_sequence(tx, plan.need_gallery)
+            released = set(galleries.release_orphans(tx, plan.need_gallery, plan.id, sequence))
+            view = releases.publish(tx, gallery, plan.need_lens, sequence=sequence, **common)
             ledger.book(tx, plan.id, claim.pack, _lines(tx, staged, released))
             ends_as = "cancelled" if plans.get(tx, plan.id).cancelling else "done"
             plans.end(tx, plan.id, ends_as, now, sequence=sequence, view=view.id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 from types import TracebackType
+from typing import Self
 
 from relens.recipes import Cropped
 from relens.store import Blob, Blobs
@@ -20,10 +21,10 @@ class ShardWriter:
     def __init__(self, blobs: Blobs) -> None:
         self._context = blobs.writer()
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> Self:
         self._writer = self._context.__enter__()
         # tarfile needs only `write` and `tell` to write.
-        self._tar = tarfile.open(fileobj=self._writer, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
+        self._tar = tarfile.open(fileobj=self._writer, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]
         return self
 
     def __exit__(

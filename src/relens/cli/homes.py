@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +44,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> int:
     if server:
         value["server"] = server
         value["engines"] = checkup.engines_of(server["url"])
-    show(value, as_json=as_json, text=lambda: _status_text(value))
+    show(value, as_json=as_json, text=partial(_status_text, value))
     return DONE
 
 
@@ -89,7 +90,7 @@ def show_settings(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """The settings that are in force, from relens.yaml and the environment."""
     found = config.find_home(home)
     value = config.load(found).model_dump()
-    show(value, as_json=as_json, text=lambda: f"# {found.file}\n{yaml.safe_dump(value, sort_keys=False)}".rstrip())
+    show(value, as_json=as_json, text=f"# {found.file}\n{yaml.safe_dump(value, sort_keys=False)}".rstrip)
     return DONE
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 from rich.console import Console
@@ -196,7 +196,7 @@ class _Progress:
         self._last_line = time.monotonic()
         self._last_error: str | None = None
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self

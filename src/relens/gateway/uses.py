@@ -89,15 +89,15 @@ class Gateway:
         try:
             answer = self._answers.ask(lens, question)
             outcome = "answered"
-            for phase, took_ms in answer.timings_ms.items():
-                PHASES.labels(question.use, phase).observe(took_ms / 1000)
-            return answer
         except RelensError as error:
             outcome = error.code
             raise
         finally:
             REQUESTS.labels(question.use, outcome).inc()
             LATENCY.labels(question.use).observe(time.perf_counter() - start)
+        for phase, took_ms in answer.timings_ms.items():
+            PHASES.labels(question.use, phase).observe(took_ms / 1000)
+        return answer
 
     def _recipe_release(self, lens: Lens) -> Release:
         with self._catalog.read() as tx:

@@ -15,7 +15,7 @@ from relens.store import Tx
 
 
 def plan_json(tx: Tx, plan: Plan, gallery: str | None) -> dict[str, Any]:
-    """A plan with its funnel: state, tasks, rate in entries per second, seconds left, quarantine, checks of its view."""
+    """A plan with its funnel: state, tasks, rate in entries per second, seconds left, quarantine, its view's checks."""
     progress = plans.progress(tx, plan.id)
     shown: dict[str, Any] = {
         "id": plan.id,

@@ -24,7 +24,7 @@ HEARTBEAT_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked the worker to stop
+class Interrupted(Exception):
     """The worker was asked to stop; the pack goes back."""
 
 

@@ -55,6 +55,18 @@ class Plan:
     ended_at: float | None
 
     @property
+    def need_gallery(self) -> int:
+        """The gallery of a plan that has one."""
+        assert self.gallery is not None
+        return self.gallery
+
+    @property
+    def need_lens(self) -> str:
+        """The lens of a plan that has one."""
+        assert self.lens is not None
+        return self.lens
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing will happen any more unless somebody resumes it."""
         return self.state != "running"

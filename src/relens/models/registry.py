@@ -102,7 +102,7 @@ def resolve(tx: Tx, reference: str) -> Registered:
     return matching[0]
 
 
-def record_backend(tx: Tx, host: str, model: str, backend: str, figures: Mapping[str, Any], now: float) -> None:
+def record_backend(tx: Tx, host: str, model: str, backend: str, *, figures: Mapping[str, Any], now: float) -> None:
     """Write down which back-end runs a model (by digest) on a host, and what was measured."""
     where = (backend_choices.c.host == host, backend_choices.c.model == model)
     tx.execute(sa.delete(backend_choices).where(*where))

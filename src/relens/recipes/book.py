@@ -15,7 +15,7 @@ BUILT_IN = ("photos",)
 
 
 class RecipeBook:
-    """Finds recipes by name (`recipes/NAME.yaml` in the home) or by path, and freezes them. Reads a file once a change."""
+    """Finds recipes by name (`recipes/NAME.yaml` in the home) or by path, and freezes them."""
 
     def __init__(self, folder: Path, catalog: Catalog, shelf: Shelf) -> None:
         self._folder = folder

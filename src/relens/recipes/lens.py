@@ -31,12 +31,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.detect != "whole":
             raise _bad("detect", self.detect, "`whole`")
-        if not 32 <= self.short_side_px <= 4096:
-            raise _bad("crop.short_side_px", self.short_side_px, "a number from 32 to 4096")
-        if not 1 <= self.quality <= 100:
-            raise _bad("crop.quality", self.quality, "a number from 1 to 100")
-        if not 1 <= self.labels <= MAX_LABELS:
-            raise _bad("labels", self.labels, f"a number from 1 to {MAX_LABELS}")
+        _require("crop.short_side_px", self.short_side_px, 32, 4096)
+        _require("crop.quality", self.quality, 1, 100)
+        _require("labels", self.labels, 1, MAX_LABELS)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -160,6 +157,11 @@ def freeze(recipe: Recipe, resolve: Callable[[str], Registered], open_model: Cal
         dim=embedder.card.dim,
         thresholds={},
     )
+
+
+def _require(key: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise _bad(key, value, f"a number from {least} to {most}")
 
 
 def _bad(key: str, value: object, wanted: str) -> BadInput:

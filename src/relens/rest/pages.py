@@ -114,7 +114,7 @@ def example_of(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
 
 def _marked(text: str) -> Markup:
     """Text with what stands in backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 - escaped before
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped before
 
 
 def _printed(value: Any) -> str:

@@ -40,7 +40,8 @@ class OpenView:
 
     @property
     def sequence(self) -> int:
-        assert self.release.view is not None and self.release.view.sequence is not None
+        assert self.release.view is not None
+        assert self.release.view.sequence is not None
         return self.release.view.sequence
 
 

@@ -38,7 +38,7 @@ SLACK_S = 5.0
 log = structlog.get_logger(__name__)
 
 
-class Died(Exception):  # noqa: N818 - handled where it is raised
+class Died(Exception):
     """The engine's process ended before it answered."""
 
 

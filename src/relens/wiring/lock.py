@@ -19,7 +19,7 @@ NOTE = "up.json"
 
 @contextlib.contextmanager
 def server_lock(home: Home) -> Iterator[None]:
-    """Hold the home's server lock. Conflict, naming the pid of the holder, if it is held. Children do not inherit it."""
+    """Hold the home's server lock; children do not inherit it. Conflict, naming the holder's pid, if it is held."""
     home.run.mkdir(parents=True, exist_ok=True)
     with (home.run / LOCK).open("a+") as file:
         if not _try_lock(file):

@@ -95,5 +95,5 @@ class _Workers:
                 else:
                     self._pool.reap()
             except Broken as error:
-                log.error("workers", error=str(error))
+                log.error("workers", error=str(error))  # noqa: TRY400 - the error says it; a traceback says no more
                 self._over.wait(10.0)

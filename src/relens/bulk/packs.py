@@ -1,0 +1,411 @@
+"""What a pack of an import does: take its entries through the recipe, and stage what came out.
+
+The stages run fused, picture by picture, and are counted apart. An error of a picture quarantines it with its cause; an
+error of disk, catalog or engine puts the whole pack aside. Bytes first, then one short transaction.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from relens import gallery as galleries
+from relens import ledger, releases
+from relens.bulk.importing import CROP, DECODE, EMBED, READ, add_blob
+from relens.bulk.listings import Entry, Slice, path_of, read_slice
+from relens.bulk.shards import ShardWriter
+from relens.errors import BadInput, Broken, Conflict
+from relens.gallery import Item, NewObject, NewPicture
+from relens.jobs import MAX_LOSSES, Claim, Hold, leases, plans
+from relens.jobs.plans import Plan
+from relens.recipes import Cropped, Described, Lens, Pipeline
+from relens.store import Blob, Blobs, Catalog, Tx
+from relens.store.schema import quarantine
+from relens.values import digest_of
+from relens.vectors import write_vectors
+
+CHUNK = 16
+CHUNK_BYTES = 64 * 1024 * 1024
+
+KNOWN = "already-in-gallery"
+
+# Errors of a file system that say nothing about the picture.
+ENVIRONMENT = frozenset({errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EROFS})
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An entry that goes to quarantine: in which task, why, and how many objects had been found in it."""
+
+    task: str
+    code: str
+    message: str
+    objects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An entry whose picture the gallery holds already."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An entry that its listing leaves out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An entry whose picture was taken through the recipe."""
+
+    sha256: str
+    size: int
+    width: int
+    height: int
+    objects: tuple[tuple[Cropped, Described, tuple[int, int]], ...]  # with (offset, length) in the shard
+
+
+Outcome = Failed | Held | Dropped | Made
+
+
+class Importer:
+    """Handles the packs of imports. One per worker process; keeps the pipelines that it has loaded."""
+
+    def __init__(self, catalog: Catalog, blobs: Blobs, start: Callable[[Lens], Pipeline], max_bytes: int) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+        self._start = start
+        self._max_bytes = max_bytes
+        self._pipelines: dict[str, Pipeline] = {}
+
+    def __call__(self, hold: Hold) -> None:
+        """Run one pack and commit it."""
+        with self._catalog.read() as tx:
+            plan = plans.get(tx, hold.claim.plan)
+            lens = releases.get_lens(tx, plan.need_lens)
+        pipeline = self._pipeline(lens)
+        entries = read_slice(self._blobs, Slice(**hold.claim.spec))
+        with ShardWriter(self._blobs) as shard:
+            outcomes = _Pack(self, hold, plan, pipeline, shard).run(entries)
+            files = self._store(lens, outcomes, shard)
+        with self._catalog.begin() as tx:
+            leases.fence(tx, hold.claim)
+            galleries.lock(tx, plan.need_gallery)
+            _Commit(tx, self._catalog.now(tx), hold.claim, plan, lens).write(entries, outcomes, files)
+
+    def _store(self, lens: Lens, outcomes: dict[int, Outcome], shard: ShardWriter) -> _Files | None:
+        """The bytes of a pack, stored: crops and vectors, in the order of the entries. None if nothing was made."""
+        vectors = [described.vector.values for one in _made(outcomes) for _, described, _ in one.objects]
+        if not vectors:
+            return None
+        return _Files(shard.finish(), write_vectors(self._blobs, np.stack(vectors), space=lens.space))
+
+    def _pipeline(self, lens: Lens) -> Pipeline:
+        if lens.digest not in self._pipelines:
+            self._pipelines[lens.digest] = self._start(lens)
+        return self._pipelines[lens.digest]
+
+    def known(self, gallery: int, sha256s: Sequence[str]) -> set[str]:
+        with self._catalog.read() as tx:
+            return set(galleries.known_pictures(tx, gallery, sha256s))
+
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+
+class _Pack:
+    """One run of one pack: entries to outcomes, by number."""
+
+    def __init__(self, importer: Importer, hold: Hold, plan: Plan, pipeline: Pipeline, shard: ShardWriter) -> None:
+        self._importer = importer
+        self._hold = hold
+        self._plan = plan
+        self._pipeline = pipeline
+        self._shard = shard
+        self._root = bytes.fromhex(plan.spec["root"])
+        self._seen: set[str] = set()
+        self._outcomes: dict[int, Outcome] = {}
+
+    def run(self, entries: Sequence[Entry]) -> dict[int, Outcome]:
+        # What was in hand when a worker was lost comes last, so that a worker that is killed at random moments does
+        # not lose the same sound picture again and again.
+        order = sorted(entries, key=lambda entry: self._hold.claim.losses.get(str(entry.number), 0))
+        waiting = iter(order)
+        while read := self._read_some(waiting):
+            self._run_some(read)
+        _first_comes_first(self._outcomes)
+        return self._outcomes
+
+    def _read_some(self, waiting: Iterator[Entry]) -> dict[int, tuple[bytes, str]]:
+        """The bytes and digests of the next readable entries, by number; those that cannot be read are settled here."""
+        read: dict[int, tuple[bytes, str]] = {}
+        size = 0
+        for entry in waiting:
+            outcome = self._read(entry)
+            if isinstance(outcome, bytes):
+                read[entry.number] = (outcome, digest_of(outcome))
+                size += len(outcome)
+            else:
+                self._outcomes[entry.number] = outcome
+                self._hold.progress += 1
+            if len(read) == CHUNK or size >= CHUNK_BYTES:
+                break
+        return read
+
+    def _run_some(self, read: dict[int, tuple[bytes, str]]) -> None:
+        known = self._importer.known(self._plan.need_gallery, [sha256 for _, sha256 in read.values()])
+        for number, (data, sha256) in read.items():
+            self._hold.take_in_hand(str(number))
+            if sha256 in known or sha256 in self._seen:
+                self._outcomes[number] = Held(sha256)
+            else:
+                self._outcomes[number] = self._make(data, sha256)
+            self._hold.progress += 1
+
+    def _read(self, entry: Entry) -> bytes | Failed | Dropped:  # noqa: PLR0911 - one for each way that it can end
+        if entry.drop is not None:
+            return Dropped(entry.drop)
+        if entry.problem is not None:
+            return Failed(READ, "bulk.bad-line", entry.problem)
+        if self._hold.claim.losses.get(str(entry.number), 0) >= MAX_LOSSES:
+            return Failed(
+                READ,
+                "bulk.kills-workers",
+                f"{MAX_LOSSES} workers were lost, one after the other, with this picture in hand",
+            )
+        try:
+            path = path_of(entry.uri)
+            size = os.stat(path).st_size  # noqa: PTH116 - bytes: names need not be valid text
+            if size > self._importer.max_bytes:
+                return Failed(
+                    READ,
+                    "vision.too-large",
+                    f"{size} bytes; the limit (limits.max_bytes) is {self._importer.max_bytes}",
+                )
+            with open(path, "rb") as file:  # noqa: PTH123
+                return file.read()
+        except BadInput as error:
+            return Failed(READ, error.code, str(error))
+        except OSError as error:
+            self._require_source(error)
+            return Failed(READ, "bulk.unreadable", f"{error.strerror}: {entry.uri}")
+
+    def _require_source(self, error: OSError) -> None:
+        """Broken if it is the source that cannot be read, not this picture."""
+        if error.errno in ENVIRONMENT or not os.access(self._root, os.R_OK | os.X_OK):
+            raise Broken(
+                "bulk.source-unavailable",
+                f"{os.fsdecode(self._root)!r} cannot be read: {error.strerror}",
+                hint="is the disk mounted and in order? the plan goes on by itself when it is back",
+            ) from error
+
+    def _make(self, data: bytes, sha256: str) -> Made | Failed:
+        task = DECODE
+        crops: list[Cropped] = []
+        try:
+            picture = self._pipeline.decode(data)
+            task = CROP
+            crops = self._pipeline.crop(picture)
+            task = EMBED
+            described = [self._pipeline.describe(crop.jpeg) for crop in crops]
+        except BadInput as error:
+            return Failed(task, error.code, str(error), len(crops))
+        places = [self._shard.add(sha256, number, crop) for number, crop in enumerate(crops)]
+        self._seen.add(sha256)
+        return Made(sha256, len(data), picture.width, picture.height, tuple(zip(crops, described, places, strict=True)))
+
+
+def _first_comes_first(outcomes: dict[int, Outcome]) -> None:
+    """Of entries with the same picture the one with the least number brings it, in whatever order they ran."""
+    makers = {one.sha256: number for number, one in outcomes.items() if isinstance(one, Made)}
+    for number, one in sorted(outcomes.items()):
+        if isinstance(one, Held) and number < (maker := makers.get(one.sha256, 0)):
+            outcomes[number], outcomes[maker] = outcomes[maker], one
+            makers[one.sha256] = number
+
+
+# -- committing a pack ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """Where a pack's crops and vectors lie."""
+
+    shard: Blob
+    vectors: Blob
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """The one transaction of a pack. The pack is fenced and the gallery locked already, in this order."""
+
+    tx: Tx
+    now: float
+    claim: Claim
+    plan: Plan
+    lens: Lens
+
+    def write(self, entries: Sequence[Entry], outcomes: dict[int, Outcome], files: _Files | None) -> None:
+        """Pictures, objects, items, quarantine, ledger and the end of the pack."""
+        places = {} if files is None else _places(_made(outcomes), files)
+        final = _settle(self.tx, self.plan.need_gallery, outcomes)
+        items = {entry.number: _item(entry, self.plan.day) for entry in entries}
+        ids = self._stage(final, items, places)
+        self._show(entries, final, items, ids)
+        if files is not None:
+            add_blob(self.tx, files.shard, "shard", self.now)
+            add_blob(self.tx, files.vectors, "vectors", self.now)
+        _write_quarantine(self.tx, self.claim, entries, final, self.now)
+        ledger.book(self.tx, self.plan.id, self.claim.pack, _lines(entries, final, self.plan.day))
+        leases.finish(self.tx, self.claim, self.now)
+
+    def _stage(
+        self, final: dict[int, Outcome], items: dict[int, Item], places: dict[str, tuple[NewObject, ...]]
+    ) -> dict[str, int]:
+        """SHA-256 to picture id of all that is made or held."""
+        new = [
+            NewPicture(one.sha256, one.size, one.width, one.height, items[number], places[one.sha256])
+            for number, one in sorted(final.items())
+            if isinstance(one, Made)
+        ]
+        gallery = self.plan.need_gallery
+        ids = galleries.stage(
+            self.tx, gallery, self.plan.id, new, space=self.lens.space, model=self.lens.digests["classify"]
+        )
+        held = [one.sha256 for one in final.values() if isinstance(one, Held) and one.sha256 not in ids]
+        return ids | galleries.known_pictures(self.tx, gallery, held)
+
+    def _show(
+        self, entries: Sequence[Entry], final: dict[int, Outcome], items: dict[int, Item], ids: dict[str, int]
+    ) -> None:
+        shown = [(items[n], ids[one.sha256]) for n, one in sorted(final.items()) if isinstance(one, Held | Made)]
+        undated = {entry.id for entry in entries if entry.day is None}
+        galleries.upsert_items(self.tx, self.plan.need_gallery, self.plan.id, shown, undated=undated, now=self.now)
+
+
+def _made(outcomes: dict[int, Outcome]) -> list[Made]:
+    return [one for _, one in sorted(outcomes.items()) if isinstance(one, Made)]
+
+
+def _settle(tx: Tx, gallery: int, outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
+    """The outcomes under the gallery's lock: what another pack has staged meanwhile is held, not made.
+
+    Conflict `gallery.changed` if a picture that the gallery held has been released since: the pack runs again.
+    """
+    sha256s = [one.sha256 for one in outcomes.values() if isinstance(one, Made | Held)]
+    known = galleries.known_pictures(tx, gallery, sha256s)
+    final = {
+        number: Held(one.sha256) if isinstance(one, Made) and one.sha256 in known else one
+        for number, one in outcomes.items()
+    }
+    made = {one.sha256 for one in final.values() if isinstance(one, Made)}
+    if lost := {one.sha256 for one in final.values() if isinstance(one, Held)} - made - set(known):
+        raise Conflict("gallery.changed", f"{len(lost)} pictures were released by another plan meanwhile")
+    return final
+
+
+def _places(made: Sequence[Made], files: _Files) -> dict[str, tuple[NewObject, ...]]:
+    """The objects of each picture, with where their crops and vectors lie."""
+    places: dict[str, tuple[NewObject, ...]] = {}
+    row = 0
+    for one in made:
+        found = []
+        for crop, described, (offset, length) in one.objects:
+            found.append(
+                NewObject(
+                    box=crop.box,
+                    score=crop.score,
+                    category=crop.category,
+                    labels=described.labels,
+                    crop=(files.shard.digest, offset, length),
+                    vector=(files.vectors.digest, row),
+                )
+            )
+            row += 1
+        places[one.sha256] = tuple(found)
+    return places
+
+
+def _item(entry: Entry, day: str) -> Item:
+    return Item(
+        key=entry.id,
+        uri=entry.uri,
+        day=entry.day or day,
+        title=entry.title,
+        price=entry.price,
+        shop=entry.shop,
+        data=entry.data,
+    )
+
+
+def _lines(entries: Sequence[Entry], outcomes: dict[int, Outcome], plan_day: str) -> list[ledger.Line]:
+    tally = ledger.Tally()
+    for entry in entries:
+        day = entry.day or plan_day
+        match outcomes[entry.number]:
+            case Dropped(reason):
+                tally.dropped(READ, day, reason)
+            case Held():
+                tally.dropped(READ, day, KNOWN)
+            case Failed() as failed:
+                _count_failed(tally, failed, day)
+            case Made() as made:
+                _count_made(tally, made, day)
+    return tally.lines()
+
+
+def _count_failed(tally: ledger.Tally, failed: Failed, day: str) -> None:
+    """A picture that failed in a task has passed those before it. Its objects fail with it."""
+    for task in (READ, DECODE, CROP):
+        if task == failed.task:
+            tally.failed(task, day)
+            return
+        tally.passed(task, day, made=failed.objects if task == CROP else 0)
+    for _ in range(failed.objects):
+        tally.failed(EMBED, day)
+
+
+def _count_made(tally: ledger.Tally, made: Made, day: str) -> None:
+    tally.passed(READ, day)
+    tally.passed(DECODE, day)
+    tally.passed(CROP, day, made=len(made.objects))
+    for crop, _, _ in made.objects:
+        tally.passed(EMBED, day, made=1, category=crop.category)
+
+
+def _write_quarantine(tx: Tx, claim: Claim, entries: Sequence[Entry], outcomes: dict[int, Outcome], now: float) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "plan": claim.plan,
+            "number": entry.number,
+            "entry": entry.id,
+            "pack": claim.pack,
+            "uri": entry.uri,
+            "task": failed.task,
+            "code": failed.code,
+            "message": failed.message,
+            "at": now,
+        }
+        for entry in entries
+        if isinstance(failed := outcomes[entry.number], Failed)
+    ]
+    if rows:
+        tx.execute(sa.insert(quarantine), rows)
+
+
+def cancelled_lines(entries: Sequence[Entry], plan_day: str) -> list[ledger.Line]:
+    """The books of a pack that was cancelled before it ran."""
+    tally = ledger.Tally()
+    for entry in entries:
+        tally.dropped(READ, entry.day or plan_day, "cancelled")
+    return tally.lines()

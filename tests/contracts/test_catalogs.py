@@ -1,0 +1,111 @@
+"""The catalog against the contract on SQLite and PostgreSQL, and what is true of one of them only."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from relens.errors import Broken
+from relens.store import Catalog
+from relens.store.schema import galleries, metadata
+from relens.testing.catalogs import CatalogContract, add_gallery
+
+OPENING = "import sys; from relens.store import Catalog; Catalog(sys.argv[1]).upgrade()"
+
+
+class TestCatalog(CatalogContract):
+    def test_processes_that_upgrade_at_once_all_succeed(self, catalog_url):
+        started = [subprocess.Popen([sys.executable, "-c", OPENING, catalog_url]) for _ in range(3)]
+        assert [process.wait(60) for process in started] == [0, 0, 0]
+
+    def test_the_migrations_make_the_very_tables_of_the_schema(self, databases):
+        """Also what alembic does not compare: AUTOINCREMENT, names of constraints, conditions of indexes."""
+        migrated, made = Catalog(databases.ready()), Catalog(databases.empty())
+        with made.begin() as tx:
+            metadata.create_all(tx)
+        assert definitions(migrated) == definitions(made)
+        migrated.close()
+        made.close()
+
+    def test_homes_that_are_opened_at_once_do_not_disturb_each_other(self, databases):
+        urls = [databases.empty() for _ in range(6)]
+        start = threading.Barrier(len(urls))
+
+        def upgrade(url):
+            catalog = Catalog(url)
+            start.wait()
+            catalog.upgrade()
+            with catalog.read() as tx:
+                assert "galleries" in sa.inspect(tx).get_table_names()
+            catalog.close()
+
+        with ThreadPoolExecutor(len(urls)) as pool:
+            for future in [pool.submit(upgrade, url) for url in urls]:
+                future.result()
+
+    def test_a_scheme_without_a_driver_says_what_to_install(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "psycopg", None)
+        with pytest.raises(Broken) as caught:
+            Catalog("postgresql://localhost/relens")
+        assert caught.value.code == "store.no-driver"
+        assert "relens[postgres]" in caught.value.hint
+
+
+def test_a_reading_transaction_of_sqlite_is_one_snapshot(sqlite_files):
+    catalog = Catalog(sqlite_files.ready())
+    with catalog.read() as reading:
+        assert not reading.execute(sa.select(galleries)).all()
+        with catalog.begin() as tx:
+            add_gallery(tx, "later")
+        assert not reading.execute(sa.select(galleries)).all()
+    catalog.close()
+
+
+def test_sqlite_keeps_what_was_answered_as_done(sqlite_files):
+    catalog = Catalog(sqlite_files.ready())
+    with catalog.read() as tx:
+        assert tx.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+        assert tx.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+        assert tx.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+    catalog.close()
+
+
+def test_a_file_that_is_no_database_is_broken(tmp_path):
+    (tmp_path / "catalog.sqlite3").write_bytes(b"no database at all" * 100)
+    with pytest.raises(Broken) as caught:
+        Catalog(f"sqlite:///{tmp_path / 'catalog.sqlite3'}").upgrade()
+    assert caught.value.code == "store.catalog"
+
+
+def test_a_damaged_page_of_sqlite_is_broken(tmp_path, sqlite_files):
+    url = sqlite_files.ready()
+    path = sa.make_url(url).database
+    sqlite3.connect(path).execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    with open(path, "r+b") as file:  # noqa: PTH123
+        file.seek(4096)
+        file.write(b"\xff" * 4096 * 3)
+    with pytest.raises(Broken), Catalog(url).read() as tx:
+        tx.execute(sa.select(galleries)).all()
+        tx.exec_driver_sql("SELECT count(*) FROM objects").all()
+
+
+def definitions(catalog):
+    """How the database itself describes what is in it, by name; the order of constraints is nobody's business."""
+    queries = (
+        ["SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND name != 'alembic_version'"]
+        if catalog.is_sqlite
+        else [
+            "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename != 'alembic_version'",
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE connamespace = 'public'::regnamespace AND conrelid != 'alembic_version'::regclass",
+            "SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)"
+            " FROM information_schema.columns WHERE table_schema = 'public' AND table_name != 'alembic_version'",
+        ]
+    )
+    with catalog.read() as tx:
+        rows = [row for query in queries for row in tx.exec_driver_sql(query.replace("%", "%%"))]
+    return {name: sorted(" ".join(part.split()) for part in (text or "").split(", ")) for name, text in rows}

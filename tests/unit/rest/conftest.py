@@ -1,0 +1,150 @@
+"""A gateway that answers from what it was given and notes what it was asked, and an application over it."""
+
+import asyncio
+import functools
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+
+from relens.gallery import Item, StoredObject
+from relens.rest import create_app
+from relens.values import (
+    WHOLE,
+    Box,
+    FoundObject,
+    Label,
+    Match,
+    MatchedObject,
+    PictureInfo,
+    Recognition,
+    SearchAnswer,
+)
+
+MAX_BYTES = 1000
+SHA = "ab" * 32
+LABELS = (Label("running shoe", 770, 0.9),)
+ITEM = Item("sku-1", "shoes/red.jpg", "2026-01-01", "Red shoe", 79.9, "north", {"size": "42"})
+PICTURE = PictureInfo(SHA, 640, 480, "shoes/red.jpg")
+ATTRIBUTES = {
+    "subject": [0.1, 0.1, 0.5, 0.5],
+    "heatmap": {"box": WHOLE.to_json(), "values": [[0.0, 1.0]]},
+    "vector": [float(value) for value in np.eye(1, 4)[0]],
+}
+RECOGNITION = Recognition(
+    "photos-abc",
+    "photos",
+    PictureInfo(SHA, 640, 480),
+    (FoundObject(Box(0.1, 0.2, 0.3, 0.4), 0.8, "all", LABELS, ATTRIBUTES),),
+    {"decode": 1.5},
+)
+SEARCH = SearchAnswer(
+    "shop-3",
+    2,
+    "shop",
+    PictureInfo(SHA, 640, 480),
+    (MatchedObject(WHOLE, (Match(4711, 0.87, WHOLE, LABELS, PICTURE, (ITEM.to_json(),)),), LABELS),),
+    {"search": 0.4},
+)
+STORED = StoredObject(4711, "shop", WHOLE, 1.0, "all", LABELS, {"sharp": True}, PICTURE, (ITEM,), 2)
+
+
+class FakeGateway:
+    """`asked` holds (method, arguments) of every use; `error`, if set, is raised by every use."""
+
+    def __init__(self):
+        self.asked = []
+        self.error = None
+        self.lacking = []
+
+    def _note(self, use, *args, **named):
+        self.asked.append((use, *args, *([named] if named else [])))
+        if self.error is not None:
+            raise self.error
+
+    def recognize(self, data, *, recipe, include=()):
+        self._note("recognize", data, recipe=recipe, include=list(include))
+        return RECOGNITION
+
+    def search(self, data, *, gallery, k=10):
+        self._note("search", data, gallery=gallery, k=k)
+        return SEARCH
+
+    def object(self, object_id):
+        self._note("object", object_id)
+        return STORED
+
+    def crop(self, object_id):
+        self._note("crop", object_id)
+        return b"\xff\xd8crop"
+
+    def missing(self):
+        self._note("missing")
+        return self.lacking
+
+    def __getattr__(self, use):
+        if use not in {
+            *("plans", "plan", "cancel", "resume", "releases", "release"),
+            *("models", "model", "galleries", "gallery", "status"),
+        }:
+            raise AttributeError(use)
+
+        def answer(*args):
+            self._note(use, *args)
+            return {"use": use, "args": list(args)}
+
+        return answer
+
+
+class Asker:
+    """Asks an application in process; each call is a request of its own."""
+
+    def __init__(self, app, base_url="http://127.0.0.1:8080"):
+        self.app = app
+        self.base_url = base_url
+
+    def session(self):
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=self.base_url)
+
+    def __call__(self, method, path, **more):
+        async def send():
+            async with self.session() as session:
+                return await session.request(method, path, **more)
+
+        return asyncio.run(send())
+
+
+@pytest.fixture
+def gateway():
+    return FakeGateway()
+
+
+@pytest.fixture
+def make_over():
+    """Makes an asker of an application over a gateway, with other settings."""
+
+    def made(gateway, **settings):
+        return Asker(create_app(gateway, **{"max_bytes": MAX_BYTES, **settings}))
+
+    return made
+
+
+@pytest.fixture
+def make(make_over, gateway):
+    return functools.partial(make_over, gateway)
+
+
+@pytest.fixture
+def ask(make):
+    return make()
+
+
+@pytest.fixture
+def logged():
+    """The lines that are logged during a test."""
+    capture = structlog.testing.LogCapture()
+    before = structlog.get_config()
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture])
+    yield capture.entries
+    structlog.configure(**before)
