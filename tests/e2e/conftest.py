@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -70,12 +71,23 @@ def make_home(path: Path) -> Home:
     return home
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return make_home(tmp_path / "home")
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh home to copy."""
+    return make_home(tmp_path_factory.mktemp("template") / "home").path
 
 
 @pytest.fixture
-def new_home(tmp_path: Path):
-    """Makes further homes, by name."""
-    return lambda name: make_home(tmp_path / name)
+def new_home(template: Path, tmp_path: Path):
+    """Makes homes, by name."""
+
+    def make(name: str) -> Home:
+        shutil.copytree(template, tmp_path / name)
+        return Home(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def home(new_home) -> Home:
+    return new_home("home")

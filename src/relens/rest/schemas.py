@@ -73,7 +73,7 @@ class SentPicture(_Answer):
 class Picture(SentPicture):
     """What an answer says of a picture of a gallery."""
 
-    uri: str | None = _may("where it came from", "shoes/red.jpg")
+    uri: str | None = _may("where it came from", "file:///data/shoes/red.jpg")
 
 
 class Heatmap(_Answer):
@@ -123,7 +123,7 @@ class Item(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     id: str = _is("your id of it", "sku-1042")
-    uri: str = _is("where its picture came from", "shoes/red.jpg")
+    uri: str = _is("where its picture came from", "file:///data/shoes/red.jpg")
     day: str = _is("its day", "2026-01-01")
     title: str | None = _may("its title", "Red running shoe")
     price: float | None = _may("its price", 79.9)
@@ -235,7 +235,7 @@ class Task(_Answer):
     out: int = _is("came out", 8188)
     dropped: dict[str, int] = _is("left out on purpose, by reason", {"already-in-gallery": 9})
     failed: int = _is("could not be done; see quarantine", 3)
-    made: int = _is("what it made, in the next task's unit", 8188)
+    made: int = _is("what it made, in the next task's unit; 0 if it only passes on", 0)
     packs: Packs = _is("its units of work")
 
 
@@ -243,7 +243,7 @@ class Quarantined(_Answer):
     """An entry that failed for good."""
 
     entry: str = _is("its id", "sku-77")
-    uri: str = _is("where its picture is", "shoes/broken.jpg")
+    uri: str = _is("where its picture is", "file:///data/shoes/broken.jpg")
     task: str = _is("the task that it failed in", "decode")
     code: str = _is("code of the error", "vision.broken-picture")
     message: str = _is("what happened", "this JPEG cannot be read: it ends early")
@@ -324,7 +324,7 @@ class Backend(_Answer):
     """What runs a model on this machine."""
 
     name: str = _is("its name", "onnxruntime")
-    golden_ms: float = _is("milliseconds for the golden pictures", 31.4)
+    golden_ms: float = _is("milliseconds of a golden picture at the last start", 7.9)
     device: str = _is("where it runs", "cpu")
 
 

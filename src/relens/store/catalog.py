@@ -7,22 +7,26 @@ rows. The schema goes forward on start and is refused when a newer relens wrote 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 
 from relens.errors import Broken
 
+SCHEMA_REVISION = "0001"
+"""The newest revision in `migrations/`."""
+
 BUSY_TIMEOUT_S = 30
 UPGRADE_LOCK = 0x72656C656E73  # "relens", as a PostgreSQL advisory lock
+
+NOT_THE_CATALOGS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+"""Errors of what was asked, as the drivers sort them; all others say that the database does not work."""
+
+_UPGRADING = threading.Lock()  # alembic keeps what it works on in a global
 
 Tx = sa.Connection
 """An open transaction. Parts that write take one; the flow opens it."""
@@ -65,22 +69,15 @@ class Catalog:
 
     def upgrade(self) -> None:
         """Bring the schema to this relens's revision. Broken if a newer one has written it."""
-        config = _alembic()
         with self.begin() as tx:
             if not self.is_sqlite:
                 tx.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-            current = MigrationContext.configure(tx).get_current_revision()
-            script = ScriptDirectory.from_config(config)
-            if current == script.get_current_head():
+            if _revision(tx) == SCHEMA_REVISION:
                 return
-            if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
-                raise Broken(
-                    "store.newer-schema",
-                    f"the catalog has schema {current}, which this relens does not know",
-                    hint="a newer relens wrote it: install that version, or restore a backup",
-                )
-            config.attributes["connection"] = tx
-            command.upgrade(config, "head")
+            # Every command opens a catalog, few change its schema: the migration library is read only for those.
+            from relens.store.upgrading import bring_forward  # noqa: PLC0415
+
+            bring_forward(tx)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -89,7 +86,9 @@ class Catalog:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError) as error:
+        except NOT_THE_CATALOGS:
+            raise
+        except DBAPIError as error:
             raise _unavailable(self.url, error) from error
 
 
@@ -127,7 +126,8 @@ def _server_engine(url: sa.URL) -> sa.Engine:
     return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
 
 
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+def _revision(tx: Tx) -> str | None:
+    """The revision that wrote the schema, None if there is none yet."""
+    if not sa.inspect(tx).has_table("alembic_version"):
+        return None
+    return tx.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import threading
+from collections.abc import Iterator
 
 import structlog
 import uvicorn
@@ -51,8 +54,22 @@ def _serve(parts: Parts, gateway: Gateway, listener: socket.socket) -> None:
     settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
     write_note(parts.home, url)
     log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
-    uvicorn.Server(settings).run(sockets=[listener])
+    _Server(settings).run(sockets=[listener])
     log.info("down")
+
+
+class _Server(uvicorn.Server):
+    """Ends on SIGINT or SIGTERM and returns, so that workers and engines can be ended in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The library's own raises the signal again at the end, which would end this process before it has tidied up.
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
 
@@ -26,10 +27,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
         (RelensError("some.thing", "no"), 500),
     ],
 )
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/recognize"), ("GET", "/v1/plans")])
-def test_a_family_becomes_a_status_and_the_json_is_the_errors_own(ask, gateway, error, status, method, path):
+@pytest.mark.parametrize("request_line", ["POST /v1/recognize", "GET /v1/plans"])
+def test_a_family_becomes_a_status_and_the_json_is_the_errors_own(ask, gateway, error, status, request_line):
     gateway.error = error
-    response = ask(method, path, content=b"picture" if method == "POST" else None)
+    response = ask(*request_line.split(), content=b"picture" if request_line.startswith("POST") else None)
     assert response.status_code == status
     assert response.json() == error.to_json()
     assert ("retry-after" in response.headers) == (status == 503)
@@ -122,8 +123,6 @@ def test_the_line_of_an_error_has_its_code_and_only_of_what_is_broken_its_text(a
 
 
 def test_what_is_logged_inside_carries_the_id_too(make_over, gateway, logged):
-    import structlog  # noqa: PLC0415 - as an engine's front would
-
     gateway.missing = lambda: structlog.get_logger().warning("inside") or []
     make_over(gateway)("GET", "/health/ready", headers={"X-Request-Id": "abc"})
     assert [(line["event"], line["request"]) for line in logged] == [("inside", "abc"), ("request", "abc")]

@@ -1,0 +1,433 @@
+"""What a gallery must do on every catalog: sequences without gaps, ids that are never used again, nothing lost or doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from relens import gallery as galleries
+from relens import releases
+from relens.errors import BadInput, Missing
+from relens.gallery import Gallery, Item, NewPicture
+from relens.jobs import plans
+from relens.store import Catalog, Tx
+from relens.store.schema import crops, items, labels, objects, orphans, pictures, tombstones, vectors
+from relens.testing.rows import DAY, MODEL, NOW, SPACE, a_gallery, a_picture, a_plan, an_item
+from relens.values import WHOLE, Label, digest_of
+
+THREADS = 8
+OTHER_DAY = "2025-06-02"
+BAD_NAMES = ["", "A", "a b", "a/b", "../a", ".a", "-a", "_a", "ä", "a\n", "a" * 64, "a:b", "a%2e"]
+GOOD_NAMES = ["a", "0", "album", "a.b-c_d", "2025-06", "a" * 63]
+
+
+class GalleryContract:
+    """Names and sequences. Subclass it as `TestX`, with the fixture `catalog`."""
+
+    @pytest.mark.parametrize("name", BAD_NAMES)
+    def test_a_name_that_could_be_mistaken_for_something_else_is_refused(self, catalog: Catalog, name: str) -> None:
+        with pytest.raises(BadInput) as caught, catalog.begin() as tx:
+            galleries.create(tx, name, "photos", NOW)
+        assert caught.value.code == "gallery.bad-name"
+
+    @pytest.mark.parametrize("name", GOOD_NAMES)
+    def test_a_plain_name_is_taken(self, catalog: Catalog, name: str) -> None:
+        with catalog.begin() as tx:
+            made = galleries.create(tx, name, "photos", NOW)
+            assert galleries.find(tx, name) == galleries.get(tx, name) == galleries.by_id(tx, made.id) == made
+            assert made.sequence == 0
+
+    def test_two_galleries_cannot_have_one_name(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            a_gallery(tx)
+        with pytest.raises(sa.exc.IntegrityError), catalog.begin() as tx:
+            galleries.create(tx, "album", "photos", NOW)
+
+    def test_galleries_are_listed_by_name_and_a_missing_one_is_named(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            for name in ("zoo", "album"):
+                a_gallery(tx, name)
+            assert [gallery.name for gallery in galleries.every(tx)] == ["album", "zoo"]
+            assert galleries.find(tx, "attic") is None
+            with pytest.raises(Missing) as caught:
+                galleries.get(tx, "attic")
+        assert caught.value.code == "gallery.missing"
+        assert "attic" in caught.value.message
+
+    def test_a_removed_gallery_frees_its_name_and_takes_everything_with_it(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            before, published = publish(tx, [a_picture("one")])
+            galleries.remove(tx, before.id, NOW)
+            assert galleries.find(tx, "album") is None
+            assert galleries.every(tx) == []
+            with pytest.raises(Missing) as caught:
+                galleries.get_object(tx, published["one"][0])
+            assert caught.value.gone
+            with pytest.raises(Missing) as caught:
+                galleries.lock(tx, before.id)
+            assert (caught.value.code, caught.value.gone) == ("gallery.removed", True)
+            after = a_gallery(tx)
+            assert after.id > before.id
+            assert galleries.known_pictures(tx, after.id, [a_picture("one").sha256]) == {}
+            assert galleries.count_objects(tx, after.id) == {"pictures": 0, "items": 0, "objects": 0}
+
+    def test_a_sequence_never_skips_however_many_take_from_it(self, catalog: Catalog) -> None:
+        """Also not when some of them fail after they took a number."""
+        with catalog.begin() as tx:
+            gallery = a_gallery(tx)
+        rounds = 10
+        taken: list[int] = []
+        noting = threading.Lock()
+
+        def take(thread: int) -> None:
+            for number in range(rounds):
+                with contextlib.suppress(ZeroDivisionError):
+                    with catalog.begin() as tx:
+                        locked = galleries.lock(tx, gallery.id)
+                        sequence = galleries.take_sequence(tx, gallery.id)
+                        assert sequence == locked + 1
+                        _ = 1 / ((thread + number) % 3)
+                    with noting:
+                        taken.append(sequence)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for future in [pool.submit(take, thread) for thread in range(THREADS)]:
+                future.result()
+        assert sorted(taken) == list(range(1, len(taken) + 1))
+        with catalog.read() as tx:
+            assert galleries.by_id(tx, gallery.id).sequence == len(taken) < THREADS * rounds
+
+    def test_galleries_have_sequences_of_their_own(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            one, other = a_gallery(tx, "one"), a_gallery(tx, "other")
+            assert [galleries.take_sequence(tx, one.id) for _ in range(3)] == [1, 2, 3]
+            assert galleries.take_sequence(tx, other.id) == 1
+
+
+class StagingContract:
+    """Pictures, items and objects as plans bring them. Subclass it as `TestX`, with the fixture `catalog`."""
+
+    def test_what_was_staged_is_known_and_counted_but_not_shown(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            staged = stage(tx, gallery, plan, [a_picture("one", objects=2)])
+            assert galleries.known_pictures(tx, gallery.id, [a_picture("one").sha256]).keys() == {
+                a_picture("one").sha256
+            }
+            assert galleries.count_objects(tx, gallery.id) == {"pictures": 1, "items": 1, "objects": 2}
+            for one in staged["one"]:
+                with pytest.raises(Missing) as caught:
+                    galleries.get_object(tx, one)
+                assert (caught.value.code, caught.value.gone) == ("gallery.no-object", False)
+
+    def test_everything_of_an_object_comes_back_when_its_plan_has_published(self, catalog: Catalog) -> None:
+        given = a_picture("one", objects=2)
+        with catalog.begin() as tx:
+            _, published = publish(tx, [given, a_picture("two")])
+            first, second = (galleries.get_object(tx, one) for one in published["one"])
+            assert galleries.crop_location(tx, second.id) == given.objects[1].crop
+        assert (first.gallery, first.box, first.score, first.category) == ("album", WHOLE, 0.5, "all")
+        assert first.labels == (Label("one 0", 0, 0.75),)
+        assert second.labels == (Label("one 1", 1, 0.75),)
+        assert first.picture.to_json() == {"uri": "file:///one", "sha256": given.sha256, "width": 64, "height": 48}
+        assert first.items == (an_item("one"),)
+        assert first.sequence == 1
+
+    def test_many_pictures_keep_their_objects_in_order(self, catalog: Catalog) -> None:
+        """More than a driver puts into one statement."""
+        given = [a_picture(f"p{number}", objects=number % 3) for number in range(1300)]
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            ids = galleries.stage(tx, gallery.id, plan, given, space=SPACE, model=MODEL)
+            assert [*ids] == [one.sha256 for one in given]
+            assert [*ids.values()] == sorted(ids.values())
+            query = (
+                sa.select(
+                    pictures.c.sha256, objects.c.id, vectors.c.file, vectors.c.row, crops.c.offset, labels.c.labels
+                )
+                .select_from(objects.join(pictures).join(vectors).join(crops).join(labels))
+                .order_by(objects.c.id)
+            )
+            rows = tx.execute(query).all()
+        expected = [(picture, number, found) for picture in given for number, found in enumerate(picture.objects)]
+        assert len(rows) == len(expected)
+        for row, (picture, number, found) in zip(rows, expected, strict=True):
+            assert (row.sha256, row.file, row.row) == (picture.sha256, *found.vector)
+            assert (row.offset, row.labels[0]["index"]) == (found.crop[1], number)
+
+    def test_a_gallery_holds_a_picture_once(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            stage(tx, gallery, plan, [a_picture("one")])
+        with pytest.raises(sa.exc.IntegrityError), catalog.begin() as tx:
+            stage(tx, gallery, plan, [replace(a_picture("one"), item=an_item("another"))])
+
+    def test_another_gallery_knows_nothing_of_it(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            stage(tx, gallery, plan, [a_picture("one")])
+            other = a_gallery(tx, "other")
+            assert galleries.known_pictures(tx, other.id, [a_picture("one").sha256]) == {}
+            assert galleries.count_objects(tx, other.id)["pictures"] == 0
+
+    def test_known_pictures_are_found_among_very_many(self, catalog: Catalog) -> None:
+        given = [a_picture(f"p{number}") for number in range(0, 1200, 2)]
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            ids = galleries.stage(tx, gallery.id, plan, given, space=SPACE, model=MODEL)
+            asked = [digest_of(f"p{number}".encode()) for number in range(1200)]
+            assert galleries.known_pictures(tx, gallery.id, asked) == ids
+            assert galleries.known_pictures(tx, gallery.id, []) == {}
+
+    def test_ids_of_objects_increase_and_are_never_used_again(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            first = stage(tx, gallery, plan, [a_picture("one", objects=3)])["one"]
+        assert first == sorted(first)
+        with catalog.begin() as tx:  # nothing of ours deletes rows; a person or a restore may
+            for table in (crops, vectors, labels):
+                tx.execute(sa.delete(table))
+            tx.execute(sa.delete(objects))
+            tx.execute(sa.delete(items))
+            tx.execute(sa.delete(pictures))
+        with catalog.begin() as tx:
+            second = stage(tx, gallery, plan, [a_picture("one", objects=3)])["one"]
+        assert min(second) > max(first)
+
+    def test_partitions_count_what_was_staged_by_category_and_day(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            given = [
+                a_picture("a", category="shoes", objects=2),
+                a_picture("b", category="hats", day=OTHER_DAY),
+                a_picture("c", category="hats"),
+                a_picture("d", category="hats"),
+                a_picture("e", objects=0),
+            ]
+            staged = stage(tx, gallery, plan, given)
+            assert galleries.staged_partitions(tx, plan) == [
+                ("hats", DAY, 2),
+                ("hats", OTHER_DAY, 1),
+                ("shoes", DAY, 2),
+            ]
+            every = [one for found in staged.values() for one in found]
+            assert galleries.count_staged(tx, plan, "hats", DAY, every) == 2  # noqa: PLR2004
+            assert galleries.count_staged(tx, plan, "hats", DAY, staged["b"]) == 0
+            assert galleries.count_staged(tx, plan, "hats", DAY, []) == 0
+
+    def test_places_of_vectors_come_by_increasing_id_in_any_batches(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            staged = stage(tx, gallery, plan, [a_picture(f"p{number}", objects=2) for number in range(5)])
+            parts = list(galleries.staged_vectors(tx, plan, SPACE, "all", DAY, batch=3))
+            assert [len(ids) for ids, _ in parts] == [3, 3, 3, 1]
+            ids = [int(one) for some, _ in parts for one in some]
+            places = [place for _, some in parts for place in some]
+            assert ids == sorted(one for found in staged.values() for one in found)
+            assert places == [(f"vectors of p{number}", row) for number in range(5) for row in range(2)]
+            assert list(galleries.staged_vectors(tx, plan, "another space", "all", DAY)) == []
+            assert list(galleries.staged_vectors(tx, plan + 1, SPACE, "all", DAY)) == []
+
+
+class ItemContract:
+    """What becomes of items and of pictures that lose theirs. Subclass it as `TestX`, with the fixture `catalog`."""
+
+    def test_an_item_is_written_again_only_when_it_changed(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            picture = picture_ids(tx, gallery, plan, "one")["one"]
+            show(tx, gallery, plan, (an_item("a"), picture), now=NOW)
+            show(tx, gallery, plan, (an_item("a"), picture), now=NOW + 1)
+            assert written(tx) == {"a": NOW}
+            show(tx, gallery, plan, (an_item("a", title="new"), picture), (an_item("b"), picture), now=NOW + 2)
+            show(tx, gallery, plan, (an_item("a", title="new"), picture), (an_item("b"), picture), now=NOW + 3)
+            assert written(tx) == {"a": NOW + 2, "b": NOW + 2}
+
+    @pytest.mark.parametrize(
+        "changed",
+        [{"uri": "file:///x"}, {"title": "t"}, {"price": None}, {"shop": "s"}, {"day": OTHER_DAY}, {"data": {"c": 1}}],
+        ids=lambda changed: next(iter(changed)),
+    )
+    def test_every_column_of_an_item_can_change(self, catalog: Catalog, changed: dict[str, object]) -> None:
+        after = replace(an_item("a"), **changed)  # type: ignore[arg-type]
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            picture = picture_ids(tx, gallery, plan, "one")["one"]
+            show(tx, gallery, plan, (an_item("a"), picture))
+            show(tx, gallery, plan, (after, picture), now=NOW + 1)
+            assert read_items(tx) == [after]
+            assert orphaned(tx) == set()
+
+    def test_an_undated_item_keeps_the_day_that_it_has(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            picture = picture_ids(tx, gallery, plan, "one")["one"]
+            show(tx, gallery, plan, (an_item("old", day=DAY), picture))
+            later = [(an_item(key, day=OTHER_DAY), picture) for key in ("old", "new")]
+            galleries.upsert_items(tx, gallery.id, plan, later, undated={"old", "new"}, now=NOW + 1)
+            assert [(item.key, item.day) for item in read_items(tx)] == [("new", OTHER_DAY), ("old", DAY)]
+            assert written(tx)["old"] == NOW
+            galleries.upsert_items(tx, gallery.id, plan, later, now=NOW + 2)
+            assert [(item.key, item.day) for item in read_items(tx)] == [("new", OTHER_DAY), ("old", OTHER_DAY)]
+
+    def test_items_of_two_galleries_do_not_meet(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            other, other_plan = start(tx, "other")
+            show(tx, gallery, plan, (an_item("a"), picture_ids(tx, gallery, plan, "one")["one"]))
+            show(tx, other, other_plan, (an_item("a", title="other"), picture_ids(tx, other, other_plan, "one")["one"]))
+            assert sorted(item.title or "" for item in read_items(tx)) == ["", "other"]
+
+    def test_a_thousand_items_are_written_and_found_again(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            picture = picture_ids(tx, gallery, plan, "one")["one"]
+            shown = [(an_item(f"i{number}"), picture) for number in range(1100)]
+            show(tx, gallery, plan, *shown)
+            show(tx, gallery, plan, *shown, now=NOW + 1)
+            assert set(written(tx).values()) == {NOW}
+            assert galleries.count_objects(tx, gallery.id)["items"] == len(shown)
+
+    def test_a_picture_that_loses_its_last_item_is_released_with_its_objects(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            staged = stage(tx, gallery, plan, [a_picture("old", objects=2), a_picture("new")])
+            publish_plan(tx, gallery, plan)
+            second = a_plan(tx, gallery, key="second")
+            new = galleries.known_pictures(tx, gallery.id, [a_picture("new").sha256])[a_picture("new").sha256]
+            show(tx, gallery, second, (an_item("old"), new))
+            assert galleries.release_orphans(tx, gallery.id, plan, 9) == []  # another plan's
+            assert galleries.release_orphans(tx, gallery.id, second, 2) == staged["old"]
+            for one in staged["old"]:
+                with pytest.raises(Missing) as caught:
+                    galleries.get_object(tx, one)
+                assert (caught.value.code, caught.value.gone) == ("gallery.object-deleted", True)
+            assert {item.key for item in galleries.get_object(tx, staged["new"][0]).items} == {"old", "new"}
+            assert galleries.count_objects(tx, gallery.id) == {"pictures": 1, "items": 2, "objects": 1}
+            assert galleries.release_orphans(tx, gallery.id, second, 3) == []  # once is enough
+
+    def test_a_picture_that_another_item_shows_stays(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            ids = picture_ids(tx, gallery, plan, "shared", "new")
+            show(tx, gallery, plan, (an_item("a"), ids["shared"]), (an_item("b"), ids["shared"]))
+            show(tx, gallery, plan, (an_item("a"), ids["new"]))
+            assert orphaned(tx) == {ids["shared"]}
+            assert galleries.release_orphans(tx, gallery.id, plan, 1) == []
+
+    def test_items_that_change_places_release_nothing(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            ids = picture_ids(tx, gallery, plan, "one", "two")
+            show(tx, gallery, plan, (an_item("a"), ids["one"]), (an_item("b"), ids["two"]))
+            show(tx, gallery, plan, (an_item("a"), ids["two"]))
+            show(tx, gallery, plan, (an_item("b"), ids["one"]))
+            assert galleries.release_orphans(tx, gallery.id, plan, 1) == []
+
+    def test_a_released_picture_that_comes_back_is_a_new_one(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            old = stage(tx, gallery, plan, [a_picture("one")])["one"]
+            show(tx, gallery, plan, (an_item("one"), picture_ids(tx, gallery, plan, "two")["two"]))
+            assert galleries.release_orphans(tx, gallery.id, plan, 1) == old
+            assert galleries.known_pictures(tx, gallery.id, [a_picture("one").sha256]) == {}
+            new = stage(tx, gallery, plan, [a_picture("one")])["one"]
+            assert min(new) > max(old)
+            again = galleries.known_pictures(tx, gallery.id, [a_picture("one").sha256])
+            assert len(again) == 1
+
+    def test_the_dead_are_those_of_the_gallery_after_one_sequence_and_up_to_another(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            other, other_plan = start(tx, "other")
+            mine = stage(tx, gallery, plan, [a_picture("one", objects=4)])["one"]
+            theirs = stage(tx, other, other_plan, [a_picture("one")])["one"]
+            for sequence, one in zip((3, 1, 2, 2), mine, strict=True):
+                bury(tx, gallery, one, sequence)
+            bury(tx, other, theirs[0], 2)
+            assert galleries.dead_since(tx, gallery.id, 0, 9).tolist() == mine
+            assert galleries.dead_since(tx, gallery.id, 1, 2).tolist() == mine[2:]
+            assert galleries.dead_since(tx, gallery.id, 1, 3).tolist() == [mine[0], *mine[2:]]
+            assert galleries.dead_since(tx, gallery.id, 3, 9).tolist() == []
+            assert galleries.dead_since(tx, gallery.id, 0, 9).dtype == "int64"
+
+    def test_unknown_objects_are_missing_or_left_out(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            _, published = publish(tx, [a_picture("one")])
+            known = published["one"][0]
+            assert galleries.describe(tx, [known, 10**12]).keys() == {known}
+            for ask in (galleries.get_object, galleries.crop_location):
+                with pytest.raises(Missing) as caught:
+                    ask(tx, 10**12)
+                assert not caught.value.gone
+
+    def test_names_are_those_of_the_model_that_is_asked_for(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            _, published = publish(tx, [a_picture("one")])
+            one = published["one"][0]
+            other = [{"name": "other", "index": 5, "score": 1.0}]
+            tx.execute(sa.insert(labels).values(object=one, model="another model", labels=other))
+            assert galleries.describe(tx, [one], model=MODEL)[one].labels[0].name == "one 0"
+            assert galleries.describe(tx, [one], model="another model")[one].labels[0].name == "other"
+            assert galleries.describe(tx, [one], model="a third")[one].labels == ()
+
+
+def start(tx: Tx, name: str = "album") -> tuple[Gallery, int]:
+    """A gallery with a plan."""
+    gallery = a_gallery(tx, name)
+    return gallery, a_plan(tx, gallery, key=f"plan of {name}")
+
+
+def stage(tx: Tx, gallery: Gallery, plan: int, given: Sequence[NewPicture]) -> dict[str, list[int]]:
+    """Stage pictures with their items: ids of the objects by the item's key."""
+    ids = galleries.stage(tx, gallery.id, plan, given, space=SPACE, model=MODEL)
+    show(tx, gallery, plan, *[(one.item, ids[one.sha256]) for one in given])
+    query = sa.select(objects.c.id, objects.c.picture).order_by(objects.c.id)
+    rows = tx.execute(query).all()
+    return {one.item.key: [row.id for row in rows if row.picture == ids[one.sha256]] for one in given}
+
+
+def publish(tx: Tx, given: Sequence[NewPicture]) -> tuple[Gallery, dict[str, list[int]]]:
+    gallery, plan = start(tx)
+    staged = stage(tx, gallery, plan, given)
+    publish_plan(tx, gallery, plan)
+    return gallery, staged
+
+
+def publish_plan(tx: Tx, gallery: Gallery, plan: int) -> None:
+    view = releases.head_of(tx, gallery.id, releases.live_lens(tx, gallery).digest)
+    plans.end(tx, plan, "done", NOW, sequence=galleries.take_sequence(tx, gallery.id), view=view.id)
+
+
+def picture_ids(tx: Tx, gallery: Gallery, plan: int, *names: str) -> dict[str, int]:
+    """Pictures without items, staged: id by name."""
+    given = [a_picture(name) for name in names]
+    ids = galleries.stage(tx, gallery.id, plan, given, space=SPACE, model=MODEL)
+    return {name: ids[one.sha256] for name, one in zip(names, given, strict=True)}
+
+
+def show(tx: Tx, gallery: Gallery, plan: int, *shown: tuple[Item, int], now: float = NOW) -> None:
+    galleries.upsert_items(tx, gallery.id, plan, shown, now=now)
+
+
+def read_items(tx: Tx) -> list[Item]:
+    rows = tx.execute(sa.select(items).order_by(items.c.key)).mappings()
+    return [Item(**{name: row[name] for name in Item.__dataclass_fields__}) for row in rows]
+
+
+def written(tx: Tx) -> dict[str, float]:
+    return {row.key: row.updated_at for row in tx.execute(sa.select(items))}
+
+
+def orphaned(tx: Tx) -> set[int]:
+    return set(tx.execute(sa.select(orphans.c.picture)).scalars())
+
+
+def bury(tx: Tx, gallery: Gallery, one: int, sequence: int) -> None:
+    tx.execute(sa.insert(tombstones).values(object=one, gallery=gallery.id, sequence=sequence))
