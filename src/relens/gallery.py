@@ -143,6 +143,8 @@ def create(tx: Tx, name: str, recipe: str, now: float) -> Gallery:
 
 def find(tx: Tx, name: str) -> Gallery | None:
     """A gallery by name, None if there is none."""
+    if not NAME.fullmatch(name):
+        return None
     row = tx.execute(_galleries().where(galleries.c.name == name)).mappings().one_or_none()
     return None if row is None else Gallery(**row)
 

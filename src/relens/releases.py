@@ -317,9 +317,12 @@ def hold_view(
 # -- releases -------------------------------------------------------------------------------------------------------
 
 
+_RELEASE = sa.select(releases).where(releases.c.name == sa.bindparam("name"))
+
+
 def get(tx: Tx, name: str) -> Release:
     """A release by name. Missing if there is none."""
-    row = tx.execute(sa.select(releases).where(releases.c.name == name)).one_or_none()
+    row = tx.execute(_RELEASE, {"name": name.replace("\0", "")}).one_or_none()
     if row is None:
         raise Missing("releases.missing", f"there is no release {name!r}", hint="`relens release ls` lists them")
     return _release(tx, row)

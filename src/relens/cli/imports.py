@@ -21,6 +21,7 @@ from relens.cli.output import (
     REFUSED,
     HomeOption,
     JsonOption,
+    recipe_named,
     say,
     show,
     table,
@@ -31,7 +32,7 @@ from relens.gateway import Gateway
 from relens.jobs import WorkerPool
 from relens.wiring.lock import running_server
 
-POLL_S = 0.2
+POLL_S = 0.3
 LINE_EVERY_S = 10.0
 
 plans = typer.Typer(help="Plans: runs with an id, their progress and their books.", no_args_is_help=True)
@@ -68,7 +69,7 @@ def import_pictures(
         )
     gateway = parts.in_process()
     count = workers or parts.settings.imports.workers or os.cpu_count() or 1
-    waiting = gateway.start_import(source, gallery=gallery, recipe=recipe, workers=count)
+    waiting = gateway.start_import(source, gallery=gallery, recipe=recipe and recipe_named(recipe), workers=count)
     say(f"plan {waiting.plan}{' goes on' if waiting.continued else ''}")
     if detach:
         value = gateway.plan(waiting.plan)

@@ -66,6 +66,11 @@ def when(seconds: float | None) -> str:
     return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
+def recipe_named(given: str) -> str | Path:
+    """What people type for a recipe: a name of the home, or a file if it ends in .yaml."""
+    return Path(given) if given.endswith((".yaml", ".yml")) else given
+
+
 def read_picture(path: Path) -> bytes:
     """The bytes of a picture file; `-` is stdin. Missing if it cannot be read."""
     try:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from relens import wiring
-from relens.cli.output import DONE, HomeOption, JsonOption, read_picture, say, show, table
+from relens.cli.output import DONE, HomeOption, JsonOption, read_picture, recipe_named, say, show, table
 from relens.console import search_page
 from relens.errors import RelensError
 from relens.gateway import Gateway
@@ -53,7 +53,8 @@ def recognize(
     as_json: JsonOption = False,
 ) -> int:
     """Name what is in a picture."""
-    answer = wiring.open_gateway(home).recognize(read_picture(picture), recipe=recipe, include=include or ())
+    data = read_picture(picture)
+    answer = wiring.open_gateway(home).recognize(data, recipe=recipe_named(recipe), include=include or ())
     show(answer.to_json(), as_json=as_json, text=lambda: _recognition_text(answer))
     return DONE
 

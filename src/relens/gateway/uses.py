@@ -59,9 +59,10 @@ class Gateway:
 
     # -- questions
 
-    def recognize(self, data: bytes, *, recipe: str, include: Sequence[str] = ()) -> Recognition:
+    def recognize(self, data: bytes, *, recipe: str | Path, include: Sequence[str] = ()) -> Recognition:
         """What is in a picture (its bytes), under the lens that the recipe resolves to now.
 
+        `recipe` is a name, or the path of a file, which only a caller on this machine should choose.
         `include` may name "vector", "subject" and "heatmap". BadInput for a picture that cannot be used.
         """
         _check_include(include)
@@ -109,7 +110,9 @@ class Gateway:
 
     # -- plans
 
-    def start_import(self, source: Path, *, gallery: str, recipe: str | None = None, workers: int = 1) -> Waiting:
+    def start_import(
+        self, source: Path, *, gallery: str, recipe: str | Path | None = None, workers: int = 1
+    ) -> Waiting:
         """Write the plan of an import; the same import, asked for again while unfinished, continues its plan.
 
         The gallery remembers its recipe. Conflict if the recipe resolves to another lens than the gallery keeps.
@@ -187,12 +190,15 @@ class Gateway:
 
     def remove_gallery(self, name: str) -> dict[str, Any]:
         """Remove a gallery: its plans are cancelled, its objects are gone from answers, its name is free."""
+        with self._catalog.read() as tx:
+            open_plans = plans.unfinished(tx, galleries.get(tx, name).id)
+        for plan in open_plans:
+            bulk.cancel(self._catalog, self._blobs, plan)
         with self._catalog.begin() as tx:
             gallery = galleries.get(tx, name)
             galleries.lock(tx, gallery.id)
             now = self._catalog.now(tx)
-            open_plans = plans.unfinished(tx, gallery.id)
-            for plan in open_plans:
+            for plan in plans.unfinished(tx, gallery.id):
                 plans.abandon(tx, plan, now)
             galleries.remove(tx, gallery.id, now)
         return {"removed": name, "cancelled_plans": open_plans}

@@ -83,7 +83,7 @@ def every(tx: Tx, name: str | None = None) -> list[Registered]:
 def resolve(tx: Tx, reference: str) -> Registered:
     """The version that a reference means now. Missing, naming what there is, if it means none."""
     name, _, wanted = reference.partition("/")
-    if not name or (wanted and "/" in wanted):
+    if not name or "/" in wanted or "\0" in reference:
         raise BadInput("models.bad-reference", f"{reference!r} is no model", hint="write name/version or name/label")
     versions = every(tx, name)
     if wanted.isdigit():

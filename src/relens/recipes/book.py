@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from importlib import resources
 from pathlib import Path
@@ -12,10 +13,14 @@ from relens.recipes.lens import Lens, Recipe, freeze, read_recipe
 from relens.store import Catalog
 
 BUILT_IN = ("photos",)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class RecipeBook:
-    """Finds recipes by name (`recipes/NAME.yaml` in the home) or by path, and freezes them."""
+    """Finds recipes by name (`recipes/NAME.yaml` in the home) or by file, and freezes them.
+
+    A name never leaves the folder of recipes, so that it may come from a stranger.
+    """
 
     def __init__(self, folder: Path, catalog: Catalog, shelf: Shelf) -> None:
         self._folder = folder
@@ -25,14 +30,14 @@ class RecipeBook:
         self._artifacts: dict[str, Artifact] = {}
         self._lock = threading.Lock()
 
-    def lens(self, named: str) -> Lens:
+    def lens(self, named: str | Path) -> Lens:
         """The lens that a recipe resolves to now. Missing if there is no such recipe or model."""
         recipe = self.recipe(named)
         with self._catalog.read() as tx:
             return freeze(recipe, lambda reference: registry.resolve(tx, reference), self._open)
 
-    def recipe(self, named: str) -> Recipe:
-        """A recipe by name or path, as it is written now."""
+    def recipe(self, named: str | Path) -> Recipe:
+        """A recipe by name (text) or by file (a path), as it is written now."""
         path = self._path(named)
         try:
             stat = path.stat()
@@ -46,7 +51,7 @@ class RecipeBook:
             have = ", ".join(self.names()) or "none"
             raise Missing(
                 "recipes.missing",
-                f"there is no recipe {named!r} (there is {have})",
+                f"there is no recipe {str(named)!r} (there is {have})",
                 hint=f"recipes are YAML files in {self._folder}",
             ) from None
         with self._lock:
@@ -57,11 +62,13 @@ class RecipeBook:
         """Names of the home's recipes."""
         return sorted(path.stem for path in self._folder.glob("*.yaml"))
 
-    def _path(self, named: str) -> Path:
-        if named.endswith((".yaml", ".yml")):
-            return Path(named)
-        if "/" in named or named.startswith("."):
-            raise BadInput("recipes.bad-name", f"{named!r} is no recipe's name", hint="a path must end in .yaml")
+    def _path(self, named: str | Path) -> Path:
+        if isinstance(named, Path):
+            return named
+        if not NAME.fullmatch(named):
+            raise BadInput(
+                "recipes.bad-name", f"{named!r} is no recipe's name", hint=f"a recipe is a file in {self._folder}"
+            )
         return self._folder / f"{named}.yaml"
 
     def _open(self, model: Registered) -> Artifact:

@@ -155,12 +155,14 @@ class _LocalWriter:
     def __init__(self, store: LocalBlobs) -> None:
         self._store = store
         self._path = store.temporary()
-        self._file = self._path.open("xb")
+        with _disk_errors(self._path):
+            self._file = self._path.open("xb")
         self._hash = hashlib.sha256()
 
     def write(self, data: bytes | memoryview) -> int:
         self._hash.update(data)
-        return self._file.write(data)
+        with _disk_errors(self._path):
+            return self._file.write(data)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -169,19 +171,30 @@ class _LocalWriter:
         size = self._file.tell()
         digest = self._hash.hexdigest()
         target = self._store.location(digest)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        if not target.parent.is_dir():
+        with _disk_errors(target):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
             target.parent.mkdir(parents=True, exist_ok=True)
-            sync_folder(target.parent.parent)
-        self._path.replace(target)
-        sync_folder(target.parent)
+            self._path.replace(target)
+            sync_folder(target.parent)
+            sync_folder(target.parent.parent)  # another writer may have made the folder and not synced its name yet
         return Blob(digest, size)
 
     def discard(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk: what could not be written is thrown away anyway
+            self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Broken(
+            "store.disk", f"cannot write {path}: {error.strerror}", hint="is the disk full, read-only or gone?"
+        ) from error
 
 
 def sync_folder(path: Path) -> None:

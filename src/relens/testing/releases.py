@@ -15,7 +15,7 @@ from relens.errors import Conflict, Missing
 from relens.gallery import Gallery
 from relens.releases import LIVE, PREVIOUS, View
 from relens.store import Catalog, Tx
-from relens.store.schema import segments
+from relens.store.schema import segments, views
 from relens.testing.rows import DAY, NOW, SPACE, a_gallery, a_lens, a_plan
 from relens.values import digest_of
 from relens.vectors import Check, Manifest
@@ -158,7 +158,7 @@ class ViewContract:
             second = publish(tx, gallery, head(tx, gallery), {"b"})
             release = releases.resolve(tx, "album")
             assert release.view == second
-            assert second.segments == tuple(sorted([name("a"), name("b")]))
+            assert second.segments == names(gallery, "a", "b")
             assert (second.parent, first.parent) == (first.id, empty.view.id if empty.view else None)
             assert (first.sequence, second.sequence) == (1, 2)
             assert [one.view for one in releases.newest_first(tx)] == [second, first, empty.view]
@@ -172,7 +172,7 @@ class ViewContract:
             parent = head(tx, gallery)
             first = publish(tx, gallery, parent, {"a"})
             second = publish(tx, gallery, parent, {"b"})
-            assert second.segments == tuple(sorted([name("a"), name("b")]))
+            assert second.segments == names(gallery, "a", "b")
             assert second.parent == first.id
 
     def test_many_that_publish_at_once_all_count(self, catalog: Catalog) -> None:
@@ -206,7 +206,7 @@ class ViewContract:
             parent = head(tx, gallery)
             publish(tx, gallery, parent, {"c"})
             merged = publish(tx, gallery, parent, {"ab"}, replaces={"a", "b"})
-            assert merged.segments == tuple(sorted([name("ab"), name("c")]))
+            assert merged.segments == names(gallery, "ab", "c")
 
     def test_what_another_replaced_meanwhile_cannot_be_replaced_again(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
@@ -217,7 +217,7 @@ class ViewContract:
         with pytest.raises(Conflict) as caught, catalog.begin() as tx:
             publish(tx, gallery, parent, {"bc"}, replaces={"b"})
         assert caught.value.code == "releases.replaced-meanwhile"
-        assert name("b") in caught.value.message
+        assert a_manifest(gallery, "b").digest in caught.value.message
         with catalog.read() as tx:
             assert head(tx, gallery) == won
             assert galleries.by_id(tx, gallery.id).sequence == won.sequence
@@ -230,21 +230,28 @@ class ViewContract:
             add(tx, gallery, {"b"})
             plan = a_plan(tx, gallery)
             held = releases.hold_view(
-                tx, gallery, LENS.digest, plan=plan, parent=live, adds={name("b")}, checks=FAILED, now=NOW
+                tx,
+                gallery,
+                LENS.digest,
+                plan=plan,
+                parent=live,
+                adds={a_manifest(gallery, "b").digest},
+                checks=FAILED,
+                now=NOW,
             )
             assert (held.state, held.sequence) == ("held", None)
-            assert held.segments == tuple(sorted([name("a"), name("b")]))
+            assert held.segments == names(gallery, "a", "b")
             assert held.checks == [{"name": "counts equal", "ok": False, "detail": FAILED[0].detail}]
             assert releases.resolve(tx, "album").view == live
             assert releases.newest_first(tx) == before
             assert galleries.by_id(tx, gallery.id).sequence == 1
-            assert name("b") not in publish(tx, gallery, head(tx, gallery), {"c"}).segments
+            assert a_manifest(gallery, "b").digest not in publish(tx, gallery, head(tx, gallery), {"c"}).segments
 
     def test_a_view_knows_how_far_single_enrolments_are_folded_in_as_its_parent_did(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
             gallery = a_gallery(tx)
             first = publish(tx, gallery, head(tx, gallery), {"a"})
-            tx.execute(sa.text("UPDATE views SET folded_to = 7 WHERE id = :view"), {"view": first.id})
+            tx.execute(sa.update(views).where(views.c.id == first.id).values(folded_to=7))
             assert publish(tx, gallery, head(tx, gallery), {"b"}).folded_to == 7  # noqa: PLR2004
 
     def test_views_of_two_galleries_do_not_meet(self, catalog: Catalog) -> None:
@@ -253,8 +260,8 @@ class ViewContract:
             publish(tx, one, head(tx, one), {"a"})
             publish(tx, other, head(tx, other), {"b"})
             assert releases.resolve(tx, "one").view == head(tx, one)
-            assert head(tx, one).segments == (name("a"),)
-            assert head(tx, other).segments == (name("b"),)
+            assert head(tx, one).segments == (a_manifest(one, "a").digest,)
+            assert head(tx, other).segments == (a_manifest(other, "b").digest,)
 
     def test_a_segment_is_written_down_once(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
@@ -286,9 +293,8 @@ def a_manifest(gallery: Gallery, seed: str) -> Manifest:
     return Manifest(gallery.id, "all", DAY, SPACE, 4, 1, 0, digest_of(seed.encode()), 100)
 
 
-def name(seed: str, gallery: int = 1) -> str:
-    """The digest of the segment that `add` makes of a seed; in tests the first gallery has id 1."""
-    return Manifest(gallery, "all", DAY, SPACE, 4, 1, 0, digest_of(seed.encode()), 100).digest
+def names(gallery: Gallery, *seeds: str) -> tuple[str, ...]:
+    return tuple(sorted(a_manifest(gallery, seed).digest for seed in seeds))
 
 
 def add(tx: Tx, gallery: Gallery, seeds: Collection[str]) -> list[str]:

@@ -50,7 +50,10 @@ def run_server(parts: Parts, *, port: int | None = None) -> None:
 def _serve(parts: Parts, gateway: Gateway, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    app = create_app(gateway, max_bytes=parts.settings.limits.max_bytes, allowed_hosts=LOOPBACK)
+    server = parts.settings.server
+    # More than the engine's queue holds, so that it is the engine which says that it is full.
+    questions = server.queue + server.threads + 8
+    app = create_app(gateway, max_bytes=parts.settings.limits.max_bytes, allowed_hosts=LOOPBACK, questions=questions)
     settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
     write_note(parts.home, url)
     log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
