@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from bench.figures import Setup
 from relens import wiring
-from relens.recipes import Pipeline
+from relens.recipes import Lens, LoadedModel
 
 RECIPE = "photos"
 GALLERY = "bench"
@@ -76,11 +76,13 @@ def run(*words: str, home: Path) -> None:
         raise RuntimeError(f"relens {' '.join(words)} ended with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def pipeline(setup: Setup) -> Pipeline:
-    """The lens of the recipe, loaded in this process."""
+def load(setup: Setup) -> tuple[Lens, LoadedModel]:
+    """The lens of the recipe, and the model that embeds, loaded in this process."""
     parts = wiring.open_parts(base_home(setup))
     try:
-        return parts.pipeline(parts.book.lens(RECIPE))
+        lens = parts.book.lens(RECIPE)
+        name, _, version = lens.recipe.models["embed"].partition("/")
+        return lens, parts.onboarding.start(name, int(version))
     finally:
         parts.catalog.close()
 

@@ -7,10 +7,9 @@ what it does once per pack does not: the many are in smaller packs than a large 
 from __future__ import annotations
 
 import statistics
-from pathlib import Path
 
 from bench import homes, parts, pictures
-from bench.clock import Chain, mean_of_steps, medians
+from bench.clock import mean_of_steps, medians
 from bench.figures import Figure, Report, Setup, at_least, microseconds
 
 LEAST = 0.85
@@ -23,9 +22,10 @@ def measure(setup: Setup) -> Report:
     large = pictures.folder(setup.folder / f"pictures-{many}", many, seed=2_000_000)
     home = homes.fresh_home(setup, "import")
     paths = sorted(large.glob("*.jpg"))
+    lens, model = homes.load(setup)
     ours, bare = [], []
     with (setup.folder / "crops").open("wb") as crops:
-        chain = bare_chain(setup, crops)
+        chain = parts.import_chain(lens.recipe, model.artifact, crops)
         mean_of_steps(chain, paths[:FEW])
         for number in range(rounds):
             start_s = homes.worker_cpu_s(home, small, f"few-{number}")
@@ -35,16 +35,6 @@ def measure(setup: Setup) -> Report:
             ours.append((whole_s - start_s) / (many - FEW))
             bare.append({name: (first[name] + second[name]) / 2 for name in first})
     return _report(statistics.median(ours), medians(bare), statistics.median(sum(one.values()) for one in bare))
-
-
-def bare_chain(setup: Setup, crops: object) -> Chain:
-    """From a path to the bytes of a vector."""
-    pipeline = homes.pipeline(setup)
-    recipe, artifact = pipeline.lens.recipe, homes.embedder_of(setup)
-    return (
-        ("read, SHA-256", parts.read),
-        ("decode", parts.decoder(recipe.short_side_px)),
-    )
 
 
 def _report(ours_s: float, steps: dict[str, float], bare_s: float) -> Report:

@@ -1,7 +1,7 @@
 """The bare parts: what the libraries need for the same work, called directly, with nothing around them.
 
-They are the limit beside which relens is measured. Each does what a careful script would do: the same formats, sizes,
-filters and session options, no checks, no errors, no records.
+They are the limit beside which relens is measured. Each does what a careful script would do: the same sizes, filters,
+qualities and session options, no checks, no errors, no records.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import onnxruntime
@@ -17,10 +17,53 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.clock import Chain
+from relens.models import Artifact
+from relens.recipes import Recipe
 from relens.values import Preprocessing
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def import_chain(recipe: Recipe, artifact: Artifact, crops: BinaryIO) -> Chain:
+    """From the path of a picture to the bytes of its vector; the crop is appended to a file."""
+    *to_crop, from_crop = _crop_steps(recipe)
+    return (
+        ("read and SHA-256", read),
+        *to_crop,
+        ("append the crop to a file", appender(crops)),
+        from_crop,
+        *_embed_steps(artifact),
+        ("vector to float16", to_half),
+    )
+
+
+def search_chain(recipe: Recipe, artifact: Artifact, vectors: Floats, k: int) -> Chain:
+    """From the bytes of a picture to rows, by way of the crop."""
+    return (*_crop_steps(recipe), *_embed_steps(artifact), ("search", searcher(vectors, k)))
+
+
+def direct_chain(artifact: Artifact, vectors: Floats, k: int) -> Chain:
+    """From the bytes of a picture to rows, straight into the model."""
+    resize_px = artifact.card.preprocessing.resize_px
+    return (("decode", decoder(resize_px)), *_embed_steps(artifact), ("search", searcher(vectors, k)))
+
+
+def _crop_steps(recipe: Recipe) -> Chain:
+    return (
+        ("decode", decoder(recipe.short_side_px)),
+        (f"resize to {recipe.short_side_px} px", shrinker(recipe.short_side_px)),
+        ("encode the crop", encoder(recipe.quality)),
+        ("decode the crop", decode_whole),
+    )
+
+
+def _embed_steps(artifact: Artifact) -> Chain:
+    prep = artifact.card.preprocessing
+    return ((f"resize, cut and normalise to {prep.size_px} px", preparer(prep)), ("inference", embedder(artifact)))
 
 
 def read(path: Path) -> bytes:
@@ -68,7 +111,6 @@ def decode_whole(data: bytes) -> Pixels:
 
 def preparer(prep: Preprocessing) -> Callable[[Pixels], Floats]:
     """The centre square of the resized picture as the model's input, in one call of Pillow and a line of numpy."""
-    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     mean, std = np.float32(prep.mean[0]), np.float32(prep.std[0])
     size = (prep.size_px, prep.size_px)
 
@@ -76,9 +118,7 @@ def preparer(prep: Preprocessing) -> Callable[[Pixels], Floats]:
         height, width = pixels.shape[:2]
         side = min(height, width) * prep.size_px / prep.resize_px
         left, top = (width - side) / 2, (height - side) / 2
-        square = Image.fromarray(pixels).resize(
-            size, filters[prep.resample], box=(left, top, left + side, top + side)
-        )
+        square = Image.fromarray(pixels).resize(size, FILTERS[prep.resample], box=(left, top, left + side, top + side))
         values = np.asarray(square).transpose(2, 0, 1)[np.newaxis].astype(np.float32)
         values -= mean
         values /= std
@@ -87,26 +127,31 @@ def preparer(prep: Preprocessing) -> Callable[[Pixels], Floats]:
     return prepare
 
 
-def embedder(model: Path, prep_input: str, outputs: list[str]) -> Callable[[Floats], Floats]:
-    """Runs the model; gives the vector, which must be the first of the outputs."""
-    session = session_of(model)
-
-    def embed(values: Floats) -> Floats:
-        vector: Floats = session.run(outputs, {prep_input: values})[0][0]
-        return vector
-
-    return embed
-
-
-def session_of(model: Path) -> Any:
-    """With the options that `relens.runtimes.OnnxRuntime` sets."""
+def embedder(artifact: Artifact) -> Callable[[Floats], Floats]:
+    """Runs the model for scores and vector; gives the vector. With the options that `OnnxRuntime` sets."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = False
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(artifact.model_file), options, providers=["CPUExecutionProvider"])
+    card = artifact.card
+    tensors = [card.outputs["vector"], card.outputs["scores"]]
+
+    def embed(values: Floats) -> Floats:
+        vector: Floats = session.run(tensors, {card.input: values})[0][0]
+        return vector
+
+    return embed
+
+
+def appender(file: BinaryIO) -> Callable[[bytes], bytes]:
+    def append(data: bytes) -> bytes:
+        file.write(data)
+        return data
+
+    return append
 
 
 def to_half(vector: Floats) -> bytes:

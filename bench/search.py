@@ -1,27 +1,53 @@
-"""Exact search beside the memory's own speed: `python -m bench.search` prints one line with the ratio.
+"""Exact search beside the memory's own speed.
 
-The limit is the time that one thread needs to read the same vectors once (a maximum over all values, which numpy does
-at the memory's pace). Both are measured in turn, in one process, on a segment that is mapped from a file.
+The limit is the time that one thread needs to read the same vectors once: a maximum over all values, which numpy does
+at the memory's pace. Segments are mapped from files, as everywhere.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is imported
 
 import numpy as np
 
+from bench.clock import in_turn
+from bench.figures import Figure, Report, Setup, at_most, milliseconds
 from relens.store import LocalBlobs
 from relens.values import Vector
 from relens.vectors import Segment, build_segment, open_segment, search
 
-COUNT, DIM, K, ROUNDS = 50_000, 1280, 10, 15
+DIM, K = 1280, 10
 SPACE = "bench"
+MOST = 2.0
+
+
+def measure(setup: Setup) -> Report:
+    count, rounds = setup.choose(50_000, 20_000), setup.choose(31, 11)
+    with tempfile.TemporaryDirectory(dir=setup.folder) as folder:
+        segment = build(Path(folder), count, DIM)
+        query = Vector(SPACE, np.array(segment.vectors[count // 2]))
+        works = {
+            "read": segment.vectors.reshape(-1).max,
+            "product": lambda: segment.vectors @ query.values,
+            "search": lambda: search([segment], query, K),
+        }
+        spent = in_turn(works, rounds)
+    ratio = spent["search"] / spent["read"]
+    gigabytes = count * DIM * 4 / 1e9
+    figure = Figure(
+        f"exact search, {count:,} x {DIM} float32, one query",
+        milliseconds(spent["search"]),
+        f"{milliseconds(spent['read'])} to read them",
+        ratio,
+        at_most(ratio, MOST),
+    )
+    rows = {
+        f"read {gigabytes:.3f} GB ({gigabytes / spent['read']:.1f} GB/s)": milliseconds(spent["read"]),
+        "bare product with the query": milliseconds(spent["product"]),
+        f"search, k = {K}": milliseconds(spent["search"]),
+    }
+    return Report((figure,), {"Exact search": rows})
 
 
 def build(root: Path, count: int, dim: int) -> Segment:
@@ -41,42 +67,3 @@ def build(root: Path, count: int, dim: int) -> Segment:
         dim=dim,
     )
     return open_segment(blobs, manifest.digest, verify=True)
-
-
-def best_ms(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Shortest time of each, taken in turn so that a noisy moment hits them all."""
-    best = dict.fromkeys(works, float("inf"))
-    for _ in range(rounds):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            best[name] = min(best[name], (time.perf_counter() - start) * 1000)
-    return best
-
-
-def measure(count: int = COUNT, dim: int = DIM, k: int = K, rounds: int = ROUNDS) -> dict[str, float]:
-    """Milliseconds for reading, for the bare product and for a search; the ratio of search to reading."""
-    with tempfile.TemporaryDirectory() as folder:
-        segment = build(Path(folder), count, dim)
-        query = Vector(SPACE, np.array(segment.vectors[count // 2]))
-        works: dict[str, Callable[[], object]] = {
-            "read": segment.vectors.reshape(-1).max,
-            "product": lambda: segment.vectors @ query.values,
-            "search": lambda: search([segment], query, k),
-        }
-        figures = best_ms(works, rounds)
-    return figures | {"ratio": figures["search"] / figures["read"]}
-
-
-def main() -> None:
-    figures = measure()
-    gigabytes = COUNT * DIM * 4 / 1e9
-    print(
-        f"exact search, {COUNT} x {DIM} float32, k = {K}: {figures['search']:.1f} ms; the memory is read in "
-        f"{figures['read']:.1f} ms ({gigabytes / figures['read'] * 1000:.1f} GB/s), the bare product takes "
-        f"{figures['product']:.1f} ms; ratio {figures['ratio']:.2f}"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -106,7 +106,7 @@ def postgres_server():
     folder = tempfile.mkdtemp(prefix="relens-postgres-")
     try:
         server = PostgresServer(embedded.get_server(folder, cleanup_mode="delete"))
-    except Exception as error:  # whatever it is, this machine has no PostgreSQL for us
+    except Exception as error:  # noqa: BLE001 - whatever it is, this machine has no PostgreSQL for us
         pytest.skip(f"PostgreSQL does not start: {error!r}")
     yield server
     server.stop()

@@ -102,10 +102,10 @@ def definitions(catalog):
         if catalog.is_sqlite
         else [
             "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename != 'alembic_version'",
-            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-            " WHERE connamespace = 'public'::regnamespace AND conname NOT LIKE 'alembic_version%'",
-            "SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)"
-            " FROM information_schema.columns WHERE table_schema = 'public' AND table_name != 'alembic_version'",
+            """SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+               WHERE connamespace = 'public'::regnamespace AND conname NOT LIKE 'alembic_version%'""",
+            """SELECT table_name || '.' || column_name, concat_ws(' ', data_type, is_nullable, column_default)
+               FROM information_schema.columns WHERE table_schema = 'public' AND table_name != 'alembic_version'""",
         ]
     )
     with catalog.read() as tx:

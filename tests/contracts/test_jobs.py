@@ -1,6 +1,7 @@
-"""Leased work against the contract on SQLite and PostgreSQL."""
+"""Leased work against the contracts on SQLite and PostgreSQL."""
 
-from relens.testing.jobs import LeaseContract, PlanContract, WorkerContract
+from relens.testing.jobs import LeaseContract, PlanContract
+from relens.testing.workers import WorkerContract
 
 
 class TestLeases(LeaseContract):

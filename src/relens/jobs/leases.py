@@ -97,7 +97,7 @@ def fence(tx: Tx, held: Claim) -> None:
 
 
 def finish(tx: Tx, held: Claim, now: float) -> None:
-    """The pack is done, in the transaction that holds its results. Call `fence` first. Conflict if the lease is lost."""
+    """The pack is done, in the transaction that holds its results. Call `fence` first. Conflict if it is lost."""
     done = {"state": "done", "ended_at": now, "in_hand": None, "error": None, "lease_until": None}
     if tx.execute(sa.update(packs).where(*_held(held)).values(**done)).rowcount != 1:
         raise lease_lost(held)

@@ -66,9 +66,7 @@ class RecipeBook:
         if isinstance(named, Path):
             return named
         if not NAME.fullmatch(named):
-            raise BadInput(
-                "recipes.bad-name", f"{named!r} is no recipe's name", hint=f"a recipe is a file in {self._folder}"
-            )
+            raise BadInput("recipes.bad-name", f"{named!r} is no recipe's name", hint=f"recipes are in {self._folder}")
         return self._folder / f"{named}.yaml"
 
     def _open(self, model: Registered) -> Artifact:

@@ -77,7 +77,8 @@ class Catalog:
             # Every command opens a catalog, few change its schema: the migration library is read only for those.
             from relens.store.upgrading import bring_forward  # noqa: PLC0415
 
-            bring_forward(tx)
+            with _UPGRADING:
+                bring_forward(tx)
 
     def close(self) -> None:
         self._engine.dispose()

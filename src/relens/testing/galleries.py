@@ -1,4 +1,4 @@
-"""What a gallery must do on every catalog: sequences without gaps, ids that are never used again, nothing lost or doubled."""
+"""What a gallery must do on every catalog: sequences without gaps, ids never used again, nothing lost or doubled."""
 
 from __future__ import annotations
 

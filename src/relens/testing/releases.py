@@ -16,7 +16,7 @@ from relens.gallery import Gallery
 from relens.releases import LIVE, PREVIOUS, View
 from relens.store import Catalog, Tx
 from relens.store.schema import segments, views
-from relens.testing.rows import DAY, NOW, SPACE, a_gallery, a_lens, a_plan
+from relens.testing.rows import DAY, NOW, SPACE, a_gallery, a_lens, a_plan, taken_back
 from relens.values import digest_of
 from relens.vectors import Check, Manifest
 
@@ -57,9 +57,10 @@ class ReleaseContract:
         assert "models" in caught.value.message  # what differs
 
     def test_the_same_models_in_another_recipe_are_another_lens(self, catalog: Catalog) -> None:
-        with catalog.begin() as tx, pytest.raises(Conflict):
+        with catalog.begin() as tx:
             a_gallery(tx)
-            a_gallery(tx, lens=a_lens("portraits"))
+            with pytest.raises(Conflict):
+                a_gallery(tx, lens=a_lens("portraits"))
 
     def test_a_lens_comes_back_as_it_was(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
@@ -277,9 +278,8 @@ class ViewContract:
         with catalog.begin() as tx:
             gallery = a_gallery(tx)
             before = head(tx, gallery)
-        with pytest.raises(ZeroDivisionError), catalog.begin() as tx:
+        with taken_back(catalog) as tx:
             publish(tx, gallery, before, {"a"})
-            raise ZeroDivisionError
         with catalog.read() as tx:
             assert head(tx, gallery) == before
             assert galleries.by_id(tx, gallery.id).sequence == 0

@@ -1,16 +1,17 @@
-"""What suites start from: a lens, a gallery, a plan with packs, pictures to be staged. Small, and the same every time."""
+"""What suites start from: a lens, a gallery, a plan with packs, pictures to be staged. The same every time."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from relens import releases
 from relens.gallery import Gallery, Item, NewObject, NewPicture
 from relens.jobs import Worker, plans
 from relens.jobs.plans import Pack, Task
 from relens.recipes import Lens, Recipe
-from relens.store import Tx
+from relens.store import Catalog, Tx
 from relens.values import WHOLE, Label, digest_of
 
 NOW = 1_000_000.0
@@ -26,6 +27,18 @@ TASKS = (
 )
 
 _hosts = itertools.count(1)
+
+
+class _Failed(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def taken_back(catalog: Catalog) -> Iterator[Tx]:
+    """A writing transaction that fails at its end."""
+    with contextlib.suppress(_Failed), catalog.begin() as tx:
+        yield tx
+        raise _Failed
 
 
 def a_worker() -> Worker:
