@@ -36,7 +36,10 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench
 
+# A home in ./relens with the default models, served.
 up: $(STAMP)
+	$(BIN)/relens init
+	$(BIN)/relens model fetch imagenet
 	$(BIN)/relens up --port $(PORT)
 
 clean:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+import sqlalchemy as sa
+
+import relens
+from relens.store.schema import items, objects, pictures, tombstones, vectors
+from relens.vectors import read_vectors
 
 RELENS = [sys.executable, "-m", "relens.cli"]
 
@@ -43,6 +52,51 @@ class Home:
             text=True,
             start_new_session=True,
         )
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes of this home."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or []
+            if "worker" in words and str(self.path) in words:
+                found.append(process)
+        return found
+
+    def wait_for_workers(self) -> None:
+        deadline = time.monotonic() + 20
+        while not self.workers() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def kill(self, process: subprocess.Popen) -> None:
+        """`kill -9` of a process and of all workers of the home."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        for child in self.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()
+
+    def contents(self) -> list[tuple]:
+        """Every living object as (sha256, box, items, vector), in an order of its own."""
+        parts = relens.open(self.path).parts
+        with parts.catalog.read() as tx:
+            query = (
+                sa.select(pictures.c.id, pictures.c.sha256, objects.c.x, objects.c.y, objects.c.w, objects.c.h, vectors)
+                .join(objects, objects.c.picture == pictures.c.id)
+                .join(vectors, vectors.c.object == objects.c.id)
+                .where(~sa.exists().where(tombstones.c.object == objects.c.id))
+            )
+            rows = tx.execute(query).all()
+            shown: dict[int, list[str]] = {}
+            for item in tx.execute(sa.select(items)):
+                shown.setdefault(item.picture, []).append(item.key)
+        found = []
+        for row in rows:
+            vector = read_vectors(parts.blobs, row.file, np.array([row.row]), space=row.space)[0]
+            box = (row.x, row.y, row.w, row.h)
+            found.append((row.sha256, box, tuple(sorted(shown[row.id])), tuple(vector.tolist())))
+        parts.catalog.close()
+        return sorted(found)
 
     def up(self) -> tuple[subprocess.Popen[bytes], str]:
         """A server on a free port: its process and its URL, once it is ready."""

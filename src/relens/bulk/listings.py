@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from relens.errors import BadInput, Missing
 from relens.store import Blobs
@@ -26,6 +26,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", 
 KNOWN = ("uri", "id", "title", "price", "shop", "day")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 SURROGATE = 0xDC00
+FILE_URI = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 KEEP = re.compile(rb"[^\x00-\x20%\x7f]+|\x20")
 
 
@@ -162,7 +163,7 @@ def read_jsonl(path: Path) -> Iterator[Entry]:
                 continue
             try:
                 given = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield _broken(number, f"is no JSON: {error}")
                 continue
             if isinstance(given, dict):
@@ -178,12 +179,13 @@ def file_uri(path: bytes) -> str:
 
 def path_of(uri: str) -> bytes:
     """The path that a file URI names. BadInput if it names none on this host."""
-    parts = urlsplit(uri)
-    if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
+    found = FILE_URI.fullmatch(uri)
+    path = unquote_to_bytes(found[1]) if found else b"\0"
+    if b"\0" in path:
         raise BadInput(
             "bulk.unsupported-uri", f"cannot read {uri}", hint="this version reads files: paths or file:///…"
         )
-    return unquote_to_bytes(uri.removeprefix("file://").removeprefix(parts.netloc))
+    return path
 
 
 def escape_path(path: bytes) -> str:
@@ -215,7 +217,7 @@ def _entry(number: int, given: Mapping[str, Any], folder: Path) -> Entry:
     price, day = given.get("price"), given.get("day")
     try:
         price = None if price is None else float(price)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return _broken(number, f"price {price!r} is no number", uri)
     if price is not None and not math.isfinite(price):
         return _broken(number, f"price {price!r} is no number", uri)
@@ -229,7 +231,7 @@ def _entry(number: int, given: Mapping[str, Any], folder: Path) -> Entry:
     }
     return Entry(
         number=number,
-        id=_text(given.get("id", uri)),
+        id=_text(uri if given.get("id") in {None, ""} else given["id"]),
         uri=_absolute(uri, folder),
         title=texts["title"],
         price=price,
@@ -269,7 +271,9 @@ def _without_repeats(entries: Iterator[Entry]) -> Iterator[Entry]:
     seen: set[bytes] = set()
     for entry in entries:
         key = hashlib.blake2b(entry.id.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-        if key in seen and entry.problem is None:
+        if entry.problem is not None:
+            yield entry
+        elif key in seen:
             yield Entry(entry.number, entry.id, entry.uri, day=entry.day, drop="duplicate-id")
         else:
             seen.add(key)

@@ -1,0 +1,86 @@
+"""Settings: read once, checked, and clear about what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from relens import config
+from relens.errors import BadInput, Missing
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> config.Home:
+    return config.Home(tmp_path)
+
+
+def write(home: config.Home, text: str) -> None:
+    home.file.write_text(text)
+
+
+def test_a_home_that_was_never_made_says_how_to_make_one(home):
+    with pytest.raises(Missing, match="no home") as caught:
+        config.load(home)
+    assert "relens init" in caught.value.hint
+
+
+def test_the_template_is_valid_and_changes_nothing(home):
+    write(home, config.template())
+    assert config.load(home) == config.Settings()
+
+
+def test_the_template_with_everything_uncommented_is_the_default(home):
+    lines = [
+        line.replace("# ", "", 1) if ": " in line and "#" in line else line for line in config.template().splitlines()
+    ]
+    write(home, "\n".join(line for line in lines if not line.startswith(("Settings", "Environment", "#"))))
+    assert config.load(home) == config.Settings()
+
+
+def test_the_environment_goes_before_the_file(home, monkeypatch):
+    write(home, "server:\n  port: 9001\n  queue: 3\n")
+    monkeypatch.setenv("RELENS__SERVER__PORT", "9002")
+    server = config.load(home).server
+    assert (server.port, server.queue) == (9002, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ("sever:\n  port: 1\n", "sever", "server"),
+        ("imports:\n  pack-size: 3\n", "imports.pack-size", "imports.pack_size"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(home, text, key, near):
+    write(home, text)
+    with pytest.raises(BadInput) as caught:
+        config.load(home)
+    assert caught.value.code == "config.unknown-key"
+    assert key in caught.value.message
+    assert near in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["server:\n  port: many\n", "imports:\n  pack_size: 0\n", "logs:\n  level: loud\n"])
+def test_a_bad_value_names_its_key(home, text):
+    write(home, text)
+    with pytest.raises(BadInput) as caught:
+        config.load(home)
+    section, values = next(iter(yaml.safe_load(text).items()))
+    assert f"{section}.{next(iter(values))}" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "just text\n"])
+def test_what_is_no_settings_file_is_said_to_be_none(home, text):
+    write(home, text)
+    with pytest.raises(BadInput) as caught:
+        config.load(home)
+    assert caught.value.code == "config.not-yaml"
+    assert str(home.file) in caught.value.message
+
+
+def test_settings_cannot_be_changed(home):
+    write(home, "")
+    with pytest.raises(ValueError, match="frozen"):
+        config.load(home).server.port = 1
