@@ -6,7 +6,6 @@ Requests come one after the other over one connection; what client and limit cos
 from __future__ import annotations
 
 import contextlib
-import http.client
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from bench import homes, parts, pictures
 from bench.clock import Chain, cpu_s, mean_of_steps, medians
 from bench.figures import Figure, Report, Setup, at_most, microseconds
+from bench.homes import Server
 from bench.parts import Floats
 from relens import wiring
 from relens.vectors import open_segment
@@ -34,13 +34,13 @@ def measure(setup: Setup) -> Report:
     crop = parts.search_chain(lens.recipe, model.artifact, vectors, K)
     direct = parts.direct_chain(model.artifact, vectors, K)
     front, engine, with_crop, without = [], [], [], []
-    with homes.up(home) as server, contextlib.closing(server.connect()) as connection:
-        search(connection, queries)
-        pid = homes.ask(connection, "GET", "/v1/status")["engines"][0]["pid"]
+    with homes.up(home) as server:
+        search(server, queries)
+        pid = engine_pid(server)
         warm_up(queries, crop, direct)
         for _ in range(rounds):
             before = cpu_s(server.pid), cpu_s(pid)
-            search(connection, queries)
+            search(server, queries)
             front.append((cpu_s(server.pid) - before[0]) / QUERIES)
             engine.append((cpu_s(pid) - before[1]) / QUERIES)
             with_crop.append(mean_of_steps(crop, queries))
@@ -69,9 +69,16 @@ def vectors_of(home: Path) -> Floats:
         gateway.close()
 
 
-def search(connection: http.client.HTTPConnection, queries: Sequence[bytes]) -> None:
-    for query in queries:
-        homes.ask(connection, "POST", f"/v1/search?gallery={homes.GALLERY}&k={K}", query)
+def search(server: Server, queries: Sequence[bytes]) -> None:
+    """Ask one after the other over one connection."""
+    with contextlib.closing(server.connect()) as connection:
+        for query in queries:
+            homes.ask(connection, "POST", f"/v1/search?gallery={homes.GALLERY}&k={K}", query)
+
+
+def engine_pid(server: Server) -> int:
+    with contextlib.closing(server.connect()) as connection:
+        return int(homes.ask(connection, "GET", "/v1/status")["engines"][0]["pid"])
 
 
 def warm_up(queries: Sequence[bytes], *chains: Chain) -> None:

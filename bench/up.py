@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 
@@ -22,8 +21,7 @@ def measure(setup: Setup) -> Report:
         with homes.up(home) as server:
             ready.append(server.ready_s)
             start = time.perf_counter()
-            with contextlib.closing(server.connect()) as connection:
-                search(connection, query)
+            search(server, query)
             first.append(server.ready_s + time.perf_counter() - start)
     ready_s, first_s = statistics.median(ready), statistics.median(first)
     return Report(

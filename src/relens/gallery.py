@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from relens.errors import BadInput, Missing
-from relens.store import Tx
+from relens.store import Tx, insert_if_absent
 from relens.store.schema import (
     crops,
     galleries,
@@ -134,11 +134,11 @@ def check_name(name: str) -> None:
         )
 
 
-def create(tx: Tx, name: str, recipe: str, now: float) -> Gallery:
-    """A new, empty gallery at sequence 0."""
+def create(tx: Tx, name: str, recipe: str, now: float) -> Gallery | None:
+    """A new, empty gallery at sequence 0; None if somebody else has just made one of that name."""
     check_name(name)
-    insert = sa.insert(galleries).values(name=name, recipe=recipe, sequence=0, created_at=now)
-    return Gallery(tx.execute(insert.returning(galleries.c.id)).scalar_one(), name, recipe, 0, now)
+    inserted = insert_if_absent(tx, galleries, galleries.c.id, name=name, recipe=recipe, sequence=0, created_at=now)
+    return None if inserted is None else Gallery(inserted, name, recipe, 0, now)
 
 
 def find(tx: Tx, name: str) -> Gallery | None:
@@ -282,27 +282,48 @@ def release_orphans(tx: Tx, gallery: int, plan: int, sequence: int) -> list[int]
     return sorted(dead)
 
 
-def staged_partitions(tx: Tx, plan: int) -> list[tuple[str, str, int]]:
-    """What a plan has staged: (category, day, number of objects), in order."""
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What a plan has staged in a category and day: how many objects, and how many of them lived then."""
+
+    category: str
+    day: str
+    staged: int
+    living: int
+
+
+def staged_partitions(tx: Tx, plan: int, as_of: int) -> list[Partition]:
+    """What a plan has staged, in order. Another plan may have deleted some of it already, up to `as_of`."""
+    living = sa.func.sum(sa.case((_deleted_by(as_of), 0), else_=1))
     query = (
-        sa.select(objects.c.category, objects.c.day, sa.func.count())
+        sa.select(objects.c.category, objects.c.day, sa.func.count(), living)
         .where(objects.c.plan == plan)
         .group_by(objects.c.category, objects.c.day)
         .order_by(objects.c.category, objects.c.day)
     )
-    return [(category, day, int(count)) for category, day, count in tx.execute(query)]
+    return [Partition(category, day, int(staged), int(alive)) for category, day, staged, alive in tx.execute(query)]
+
+
+def _deleted_by(sequence: int) -> sa.ColumnElement[bool]:
+    return sa.exists().where(tombstones.c.object == objects.c.id, tombstones.c.sequence <= sequence)
 
 
 def staged_vectors(
-    tx: Tx, plan: int, space: str, category: str, day: str, *, batch: int = 4096
+    tx: Tx, plan: int, space: str, part: Partition, *, as_of: int, batch: int = 4096
 ) -> Iterator[tuple[NDArray[np.int64], list[tuple[str, int]]]]:
-    """Where the vectors of a plan's objects lie, by increasing id: arrays of ids with (file, row) of each."""
+    """Where the vectors of a partition's living objects lie: arrays of increasing ids, with (file, row) of each."""
     after = 0
     while True:
         rows = tx.execute(
             sa.select(objects.c.id, vectors.c.file, vectors.c.row)
             .join(vectors, sa.and_(vectors.c.object == objects.c.id, vectors.c.space == space))
-            .where(objects.c.plan == plan, objects.c.category == category, objects.c.day == day, objects.c.id > after)
+            .where(
+                objects.c.plan == plan,
+                objects.c.category == part.category,
+                objects.c.day == part.day,
+                objects.c.id > after,
+                ~_deleted_by(as_of),
+            )
             .order_by(objects.c.id)
             .limit(batch)
         ).all()
@@ -403,7 +424,8 @@ def _stored(row: sa.RowMapping, names: tuple[Label, ...], shown: tuple[Item, ...
         category=row["category"],
         labels=names,
         attributes=row["attributes"],
-        picture=PictureInfo(row["sha256"], row["width"], row["height"], row["uri"]),
+        # Files change places: an item that shows the picture now knows where it is now.
+        picture=PictureInfo(row["sha256"], row["width"], row["height"], shown[0].uri if shown else row["uri"]),
         items=shown,
         sequence=row["visible"],
     )

@@ -16,7 +16,7 @@ from relens import gallery as galleries
 from relens.errors import Conflict, Missing
 from relens.gallery import Gallery
 from relens.recipes import Lens
-from relens.store import Tx
+from relens.store import Tx, insert_if_absent
 from relens.store.schema import aliases, heads, lenses, releases, segments, view_segments, views
 from relens.store.schema import galleries as gallery_rows
 from relens.vectors import Check, Manifest
@@ -60,9 +60,7 @@ class Release:
 
 def register_lens(tx: Tx, lens: Lens, now: float) -> None:
     """Write a lens down. Again changes nothing."""
-    if tx.execute(sa.select(lenses.c.digest).where(lenses.c.digest == lens.digest)).one_or_none() is None:
-        values = {"digest": lens.digest, "recipe": lens.recipe.name, "document": lens.document}
-        tx.execute(sa.insert(lenses).values(**values, created_at=now))
+    insert_if_absent(tx, lenses, digest=lens.digest, recipe=lens.recipe.name, document=lens.document, created_at=now)
 
 
 def get_lens(tx: Tx, digest: str) -> Lens:
@@ -85,9 +83,9 @@ def recipe_scope(recipe: str) -> str:
 
 
 def _move_alias(tx: Tx, scope: str, alias: str, lens: str, now: float) -> None:
-    where = (aliases.c.scope == scope, aliases.c.alias == alias)
-    if tx.execute(sa.update(aliases).where(*where).values(lens=lens, moved_at=now)).rowcount == 0:
-        tx.execute(sa.insert(aliases).values(scope=scope, alias=alias, lens=lens, moved_at=now))
+    insert_if_absent(tx, aliases, scope=scope, alias=alias, lens=lens, moved_at=now)
+    where = (aliases.c.scope == scope, aliases.c.alias == alias, aliases.c.lens != lens)
+    tx.execute(sa.update(aliases).where(*where).values(lens=lens, moved_at=now))
 
 
 def open_recipe(tx: Tx, lens: Lens, now: float) -> Release:
@@ -95,8 +93,7 @@ def open_recipe(tx: Tx, lens: Lens, now: float) -> Release:
     register_lens(tx, lens, now)
     scope = recipe_scope(lens.recipe.name)
     name = f"{lens.recipe.name}-{lens.digest[:12]}"
-    if tx.execute(sa.select(releases.c.id).where(releases.c.name == name)).one_or_none() is None:
-        tx.execute(sa.insert(releases).values(name=name, scope=scope, lens=lens.digest, created_at=now))
+    insert_if_absent(tx, releases, name=name, scope=scope, lens=lens.digest, created_at=now)
     live = alias_of(tx, scope)
     if live != lens.digest:
         if live is not None:
@@ -126,6 +123,8 @@ def open_gallery(tx: Tx, name: str, lens: Lens, now: float) -> Gallery:
         return found
     register_lens(tx, lens, now)
     made = galleries.create(tx, name, lens.recipe.name, now)
+    if made is None:  # somebody made it at this moment
+        return open_gallery(tx, name, lens, now)
     _move_alias(tx, gallery_scope(made.id), LIVE, lens.digest, now)
     view = _insert_view(tx, gallery=made.id, lens=lens.digest, parent=None, plan=None, sequence=0, folded_to=0, now=now)
     tx.execute(sa.insert(heads).values(gallery=made.id, lens=lens.digest, view=view))
@@ -228,19 +227,18 @@ def get_view(tx: Tx, view: int) -> View:
 def add_segments(tx: Tx, manifests: Collection[Manifest], now: float) -> None:
     """Write segments down. Again changes nothing."""
     for manifest in manifests:
-        if tx.execute(sa.select(segments.c.digest).where(segments.c.digest == manifest.digest)).one_or_none() is None:
-            tx.execute(
-                sa.insert(segments).values(
-                    digest=manifest.digest,
-                    gallery=manifest.gallery,
-                    category=manifest.category,
-                    day=manifest.day,
-                    space=manifest.space,
-                    count=manifest.count,
-                    as_of=manifest.as_of,
-                    created_at=now,
-                )
-            )
+        insert_if_absent(
+            tx,
+            segments,
+            digest=manifest.digest,
+            gallery=manifest.gallery,
+            category=manifest.category,
+            day=manifest.day,
+            space=manifest.space,
+            count=manifest.count,
+            as_of=manifest.as_of,
+            created_at=now,
+        )
 
 
 def publish(

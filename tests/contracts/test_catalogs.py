@@ -11,8 +11,10 @@ import sqlalchemy as sa
 
 from relens.errors import Broken
 from relens.store import Catalog
+from relens.store.catalog import SCHEMA_REVISION
 from relens.store.schema import galleries, metadata
-from relens.testing.catalogs import CatalogContract, add_gallery
+from relens.store.upgrading import bring_forward
+from relens.testing.catalogs import CatalogContract, add_gallery, versions
 
 OPENING = "import sys; from relens.store import Catalog; Catalog(sys.argv[1]).upgrade()"
 
@@ -30,6 +32,11 @@ class TestCatalog(CatalogContract):
         assert definitions(migrated) == definitions(made)
         migrated.close()
         made.close()
+
+    def test_the_revision_that_needs_no_upgrade_is_the_newest_there_is(self, catalog):
+        with catalog.begin() as tx:
+            bring_forward(tx)
+        assert versions(catalog) == [SCHEMA_REVISION]
 
     def test_homes_that_are_opened_at_once_do_not_disturb_each_other(self, databases):
         urls = [databases.empty() for _ in range(6)]
@@ -53,6 +60,26 @@ class TestCatalog(CatalogContract):
             Catalog("postgresql://localhost/relens")
         assert caught.value.code == "store.no-driver"
         assert "relens[postgres]" in caught.value.hint
+
+
+def test_connections_that_a_server_cuts_are_replaced(postgres_server):
+    catalog = Catalog(postgres_server.ready())
+    other = Catalog(catalog.url.render_as_string(hide_password=False))
+    others = "datname = current_database() AND pid != pg_backend_pid()"
+    cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}"
+    with pytest.raises(Broken) as caught, catalog.begin() as tx:
+        add_gallery(tx, "lost")
+        with other.read() as killing:
+            killing.exec_driver_sql(cut)
+        tx.execute(sa.select(galleries))
+    assert caught.value.code == "store.catalog"
+    with other.read() as killing:
+        killing.exec_driver_sql(cut)
+    with catalog.begin() as tx:
+        assert not tx.execute(sa.select(galleries)).all()
+    catalog.close()
+    other.close()
+    postgres_server.drop()
 
 
 def test_a_reading_transaction_of_sqlite_is_one_snapshot(sqlite_files):

@@ -165,7 +165,6 @@ def test_pictures_can_move_along_a_chain_of_items(new_home, folder, pack_size):
     assert len(home.found()) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="pictures.uri stays that of the item which brought the picture first")
 def test_the_uri_of_a_picture_leads_to_its_bytes_also_after_files_changed_places(home, folder):
     home.run(fill(folder, {"a.jpg": 1, "b.jpg": 2}))
     home.run(fill(folder, {"a.jpg": 2, "b.jpg": 1}))

@@ -7,7 +7,7 @@ again ends as if it had never been killed. The recipe's code is the one that ans
 from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, ImportRequest, plan_import
 from relens.bulk.listings import escape_path, find_source, unescape_path
 from relens.bulk.packs import Importer
-from relens.bulk.sealing import Sealer, cancel
+from relens.bulk.sealing import Sealer, cancel, give_up
 
 __all__ = [
     "KIND",
@@ -19,6 +19,7 @@ __all__ = [
     "cancel",
     "escape_path",
     "find_source",
+    "give_up",
     "plan_import",
     "unescape_path",
 ]

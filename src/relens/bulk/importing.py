@@ -12,8 +12,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-
 from relens import gallery as galleries
 from relens import releases
 from relens.bulk.listings import Source, escape_path, write_listing
@@ -21,7 +19,7 @@ from relens.errors import BadInput
 from relens.jobs import plans
 from relens.jobs.plans import Pack, Task
 from relens.recipes import Lens
-from relens.store import Blob, Blobs, Catalog, Tx
+from relens.store import Blob, Blobs, Catalog, Tx, insert_if_absent
 from relens.store.schema import blobs as blob_rows
 from relens.values import digest_of
 
@@ -133,5 +131,4 @@ def _pack_size(count: int, request: ImportRequest) -> int:
 
 def add_blob(tx: Tx, blob: Blob, kind: str, now: float) -> None:
     """Write a blob down. Again changes nothing."""
-    if tx.execute(sa.select(blob_rows.c.digest).where(blob_rows.c.digest == blob.digest)).one_or_none() is None:
-        tx.execute(sa.insert(blob_rows).values(digest=blob.digest, size=blob.size, kind=kind, created_at=now))
+    insert_if_absent(tx, blob_rows, digest=blob.digest, size=blob.size, kind=kind, created_at=now)

@@ -26,6 +26,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", 
 KNOWN = ("uri", "id", "title", "price", "shop", "day")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 SURROGATE = 0xDC00
+MAX_DEPTH = 32
+MAX_ID_BYTES = 2000
+"""PostgreSQL keeps no longer key in an index."""
 FILE_URI = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
 KEEP = re.compile(rb"[^\x00-\x20%\x7f]+|\x20")
 
@@ -196,13 +199,17 @@ def escape_path(path: bytes) -> str:
             escaped.append(f"%{part[0]:02X}")
         else:
             text = part.decode("utf-8", "surrogateescape")
-            escaped.append("".join(f"%{ord(c) - SURROGATE:02X}" if is_stray_byte(c) else c for c in text))
+            escaped.append(_spell_stray_bytes(text))
     return "".join(escaped)
 
 
 def is_stray_byte(character: str) -> bool:
     """Whether a character stands for a byte that is no UTF-8 (PEP 383)."""
     return "\udc80" <= character <= "\udcff"
+
+
+def _spell_stray_bytes(text: str) -> str:
+    return "".join(f"%{ord(c) - SURROGATE:02X}" if is_stray_byte(c) else c for c in text)
 
 
 def unescape_path(escaped: str) -> bytes:
@@ -214,49 +221,83 @@ def _entry(number: int, given: Mapping[str, Any], folder: Path) -> Entry:
     uri = given.get("uri")
     if not isinstance(uri, str) or not uri:
         return _broken(number, "has no uri")
-    price, day = given.get("price"), given.get("day")
     try:
-        price = None if price is None else float(price)
+        return Entry(
+            number=number,
+            id=_key(uri if given.get("id", "") in (None, "") else given["id"]),
+            uri=_absolute(uri, folder),
+            title=None if given.get("title") is None else _text(given["title"]),
+            price=_price(given.get("price")),
+            shop=None if given.get("shop") is None else _text(given["shop"]),
+            day=_day(given.get("day")),
+            data=_clean({name: value for name, value in given.items() if name not in KNOWN}),
+        )
+    except _BadLineError as problem:
+        return _broken(number, str(problem), uri)
+
+
+class _BadLineError(Exception):
+    """Why a line of a listing cannot be used."""
+
+
+def _key(value: object) -> str:
+    key = _text(value)
+    if len(key.encode()) > MAX_ID_BYTES:
+        raise _BadLineError(f"has an id of more than {MAX_ID_BYTES} bytes")
+    return key
+
+
+def _price(value: Any) -> float | None:
+    try:
+        price = None if value is None else float(value)
     except (TypeError, ValueError, OverflowError):
-        return _broken(number, f"price {price!r} is no number", uri)
+        price = math.nan
     if price is not None and not math.isfinite(price):
-        return _broken(number, f"price {price!r} is no number", uri)
-    if day is not None and not _is_day(day):
-        return _broken(number, f"day {day!r} is not like 2026-01-31", uri)
-    texts = {name: None if given.get(name) is None else _text(given[name]) for name in ("title", "shop")}
-    free = {
-        _text(name): _text(value) if isinstance(value, str) else value
-        for name, value in given.items()
-        if name not in KNOWN
-    }
-    return Entry(
-        number=number,
-        id=_text(uri if given.get("id") in {None, ""} else given["id"]),
-        uri=_absolute(uri, folder),
-        title=texts["title"],
-        price=price,
-        shop=texts["shop"],
-        day=day,
-        data=free,
-    )
+        raise _BadLineError(f"price {value!r} is no number")
+    return price
+
+
+def _day(value: object) -> str | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str) and DAY.fullmatch(value):
+            dt.date.fromisoformat(value)
+            return value
+    except ValueError:
+        pass
+    raise _BadLineError(f"day {value!r} is not like 2026-01-31")
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    """JSON that any database takes and any reader understands: clean text, and null for NaN and infinity."""
+    if depth > MAX_DEPTH:
+        raise _BadLineError(f"is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        return {_text(name): _clean(part, depth + 1) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_clean(part, depth + 1) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return _text(value) if isinstance(value, str) else value
+
+
+def is_half(character: str) -> bool:
+    """Whether a character is half of a pair (a lone surrogate) and stands for no byte."""
+    return "\ud800" <= character <= "\udfff" and not is_stray_byte(character)
 
 
 def _text(value: object) -> str:
-    """Text that any database takes: bytes that are no UTF-8 are replaced, NUL is left out."""
-    return str(value).encode("utf-8", "replace").decode().replace("\0", "")
-
-
-def _is_day(day: object) -> bool:
-    if not isinstance(day, str) or not DAY.fullmatch(day):
-        return False
-    try:
-        dt.date.fromisoformat(day)
-    except ValueError:
-        return False
-    return True
+    """Text that any database takes: a byte that is no UTF-8 becomes %XX, a lone surrogate `?`; NUL is left out."""
+    text = str(value).replace("\0", "")
+    if text.isascii():
+        return text
+    return _spell_stray_bytes(text).encode("utf-8", "replace").decode()
 
 
 def _absolute(uri: str, folder: Path) -> str:
+    if any(is_half(character) for character in uri):
+        raise _BadLineError(f"has a uri that is no text: {uri!r}")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", uri):
         return _text(uri)
     return file_uri(os.path.join(os.fsencode(folder), os.fsencode(uri)))  # noqa: PTH118 - bytes

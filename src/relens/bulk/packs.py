@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -143,6 +144,7 @@ class _Pack:
         waiting = iter(order)
         while read := self._read_some(waiting):
             self._run_some(read)
+        self._hold.put_down()
         _first_comes_first(self._outcomes)
         return self._outcomes
 
@@ -185,8 +187,10 @@ class _Pack:
             )
         try:
             path = path_of(entry.uri)
-            size = os.stat(path).st_size  # noqa: PTH116 - bytes: names need not be valid text
-            if size > self._importer.max_bytes:
+            found = os.stat(path)  # noqa: PTH116 - bytes: names need not be valid text
+            if not stat.S_ISREG(found.st_mode):  # a pipe is waited for, and some devices never end
+                return Failed(READ, "bulk.unreadable", f"no file: {entry.uri}")
+            if (size := found.st_size) > self._importer.max_bytes:
                 return Failed(
                     READ,
                     "vision.too-large",

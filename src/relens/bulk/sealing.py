@@ -19,6 +19,7 @@ from relens import ledger, releases
 from relens.bulk.importing import PACK_STAGE, SEAL, add_blob
 from relens.bulk.listings import Slice, read_slice
 from relens.bulk.packs import cancelled_lines
+from relens.gallery import Partition
 from relens.jobs import Claim, Hold, leases, plans
 from relens.jobs.plans import Plan
 from relens.releases import View
@@ -41,7 +42,7 @@ class _Staged:
     dim: int
     as_of: int
     parent: View
-    partitions: list[tuple[str, str, int]]
+    partitions: list[Partition]
 
 
 class Sealer:
@@ -54,7 +55,7 @@ class Sealer:
     def __call__(self, hold: Hold) -> None:
         """Build, check and publish, or hold."""
         staged = self._staged(hold.claim)
-        built = [self._build(staged, hold, *partition) for partition in staged.partitions]
+        built = [self._build(staged, hold, part) for part in staged.partitions if part.living]
         checks = self._check(staged, built)
         with self._catalog.begin() as tx:
             leases.fence(tx, hold.claim)
@@ -64,34 +65,33 @@ class Sealer:
         with self._catalog.read() as tx:
             plan = plans.get(tx, claim.plan)
             lens = releases.get_lens(tx, plan.need_lens)
+            as_of = galleries.by_id(tx, plan.need_gallery).sequence
             return _Staged(
                 plan=plan,
                 space=lens.space,
                 dim=lens.dim,
-                as_of=galleries.by_id(tx, plan.need_gallery).sequence,
+                as_of=as_of,
                 parent=releases.head_of(tx, plan.need_gallery, plan.need_lens),
-                partitions=galleries.staged_partitions(tx, plan.id),
+                partitions=galleries.staged_partitions(tx, plan.id, as_of),
             )
 
-    def _build(self, staged: _Staged, hold: Hold, category: str, day: str, count: int) -> Manifest:
+    def _build(self, staged: _Staged, hold: Hold, part: Partition) -> Manifest:
         return build_segment(
             self._blobs,
             gallery=staged.plan.need_gallery,
-            category=category,
-            day=day,
+            category=part.category,
+            day=part.day,
             space=staged.space,
             as_of=staged.as_of,
-            parts=self._vectors(staged, hold, category, day),
-            count=count,
+            parts=self._vectors(staged, hold, part),
+            count=part.living,
             dim=staged.dim,
         )
 
-    def _vectors(
-        self, staged: _Staged, hold: Hold, category: str, day: str
-    ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+    def _vectors(self, staged: _Staged, hold: Hold, part: Partition) -> Iterator[tuple[NDArray[np.int64], Floats]]:
         """Ids and vectors of a partition by increasing id, read back from where the packs stored them."""
         with self._catalog.read() as tx:
-            for ids, places in galleries.staged_vectors(tx, staged.plan.id, staged.space, category, day):
+            for ids, places in galleries.staged_vectors(tx, staged.plan.id, staged.space, part, as_of=staged.as_of):
                 hold.take_in_hand("segment")
                 found = np.empty((len(ids), staged.dim), dtype=np.float32)
                 files = np.array([file for file, _ in places])
@@ -107,9 +107,14 @@ class Sealer:
             problems = ledger.unbalanced(tx, staged.plan.id)
             made = sum(task["out"] for task in ledger.funnel(tx, staged.plan.id) if task["unit"] == "object")
         count = sum(manifest.count for manifest in built)
+        released = sum(part.staged - part.living for part in staged.partitions)
         checks = [
             Check("ledger balances", not problems, "; ".join(problems) or "in = out + dropped + failed in every task"),
-            Check("counts equal", made == count, f"{made} objects booked, {count} in segments"),
+            Check(
+                "counts equal",
+                made == count + released,
+                f"{made} objects booked, {count} in segments, {released} released since",
+            ),
         ]
         for manifest in built:
             segment = open_segment(self._blobs, manifest.digest, verify=True)
@@ -147,12 +152,22 @@ class Sealer:
 
 
 def _lines(tx: Tx, staged: _Staged, released: set[int]) -> list[ledger.Line]:
-    """The books of the sealing: an object whose picture lost its items in this very plan is released at once."""
+    """The books of the sealing. Objects are released whose picture lost its last item, in this plan or another."""
     lines = []
-    for category, day, count in staged.partitions:
-        gone = galleries.count_staged(tx, staged.plan.id, category, day, released)
-        dropped = {"released": gone} if gone else {}
-        lines.append(ledger.Line(SEAL, count, count - gone, category=category, day=day, dropped=dropped, made=1))
+    for part in staged.partitions:
+        gone = part.staged - part.living
+        gone += galleries.count_staged(tx, staged.plan.id, part.category, part.day, released)
+        lines.append(
+            ledger.Line(
+                SEAL,
+                part.staged,
+                part.staged - gone,
+                category=part.category,
+                day=part.day,
+                dropped={"released": gone} if gone else {},
+                made=int(part.living > 0),
+            )
+        )
     return lines
 
 
@@ -162,10 +177,22 @@ def cancel(catalog: Catalog, blobs: Blobs, plan_id: int) -> Plan:
     Conflict if the plan is over.
     """
     with catalog.begin() as tx:
-        plan = plans.get(tx, plan_id, lock=True)
+        plan = plans.lock(tx, plan_id)
         plans.require_unfinished(plan)
-        now = catalog.now(tx)
-        for pack, spec in plans.cancel_open(tx, plan_id, PACK_STAGE, now):
-            ledger.book(tx, plan_id, pack, cancelled_lines(read_slice(blobs, Slice(**spec)), plan.day))
-        plans.resume(tx, plan_id)
-        return plans.get(tx, plan_id)
+        _cancel_open(tx, blobs, plan, catalog.now(tx))
+        return plans.resume(tx, plan_id)
+
+
+def give_up(catalog: Catalog, blobs: Blobs, plan_id: int) -> None:
+    """End a plan whose gallery goes away: what did not run is booked as `cancelled`, and nothing is sealed."""
+    with catalog.begin() as tx:
+        plan = plans.lock(tx, plan_id)
+        if plan.ended_at is None:
+            now = catalog.now(tx)
+            _cancel_open(tx, blobs, plan, now)
+            plans.abandon(tx, plan_id, now)
+
+
+def _cancel_open(tx: Tx, blobs: Blobs, plan: Plan, now: float) -> None:
+    for pack, spec in plans.cancel_open(tx, plan.id, PACK_STAGE, now):
+        ledger.book(tx, plan.id, pack, cancelled_lines(read_slice(blobs, Slice(**spec)), plan.day))

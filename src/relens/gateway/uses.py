@@ -14,7 +14,7 @@ from relens import bulk, releases
 from relens import gallery as galleries
 from relens.bulk import ImportRequest
 from relens.config import Home, Settings
-from relens.errors import BadInput, Broken, RelensError
+from relens.errors import BadInput, Broken, Conflict, RelensError
 from relens.gallery import StoredObject
 from relens.gateway import views
 from relens.jobs import plans
@@ -191,17 +191,18 @@ class Gateway:
     def remove_gallery(self, name: str) -> dict[str, Any]:
         """Remove a gallery: its plans are cancelled, its objects are gone from answers, its name is free."""
         with self._catalog.read() as tx:
-            open_plans = plans.unfinished(tx, galleries.get(tx, name).id)
-        for plan in open_plans:
-            bulk.cancel(self._catalog, self._blobs, plan)
-        with self._catalog.begin() as tx:
             gallery = galleries.get(tx, name)
+            unfinished = plans.unfinished(tx, gallery.id)
+        for plan in unfinished:
+            bulk.give_up(self._catalog, self._blobs, plan)
+        with self._catalog.begin() as tx:
             galleries.lock(tx, gallery.id)
-            now = self._catalog.now(tx)
-            for plan in plans.unfinished(tx, gallery.id):
-                plans.abandon(tx, plan, now)
-            galleries.remove(tx, gallery.id, now)
-        return {"removed": name, "cancelled_plans": open_plans}
+            if plans.unfinished(tx, gallery.id):
+                raise Conflict(
+                    "gallery.busy", f"an import into {name} has just begun", hint="wait for it, or remove it once more"
+                )
+            galleries.remove(tx, gallery.id, self._catalog.now(tx))
+        return {"removed": name, "cancelled_plans": unfinished}
 
     def releases(self) -> dict[str, Any]:
         """`{"releases": […]}`, newest first."""

@@ -90,6 +90,11 @@ def take_in_hand(tx: Tx, held: Claim, entry: str) -> None:
         raise lease_lost(held)
 
 
+def put_down(tx: Tx, held: Claim) -> None:
+    """Nothing is in hand any more: what happens now is no entry's fault."""
+    tx.execute(sa.update(packs).where(*_held(held)).values(in_hand=None))
+
+
 def fence(tx: Tx, held: Claim) -> None:
     """Lock the pack for a commit. Conflict if the lease is lost."""
     if tx.execute(sa.select(packs.c.id).where(*_held(held)).with_for_update()).one_or_none() is None:

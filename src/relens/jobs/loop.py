@@ -53,6 +53,12 @@ class Hold:
             with self._catalog.begin() as tx:
                 leases.take_in_hand(tx, self.claim, entry)
 
+    def put_down(self) -> None:
+        """Call when all entries are worked on: a worker lost from here on blames none of them."""
+        if self.claim.careful:
+            with self._catalog.begin() as tx:
+                leases.put_down(tx, self.claim)
+
     def keep(self) -> None:
         """Send heartbeats until `release`. Runs in a thread of its own."""
         while not self._over.wait(min(HEARTBEAT_S, self._lease_s / 3)):

@@ -124,10 +124,16 @@ def find_unfinished(tx: Tx, kind: str, key: str) -> int | None:
 def get(tx: Tx, plan: int, *, lock: bool = False) -> Plan:
     """A plan by id. Missing if there is none."""
     query = sa.select(*[plans.c[name] for name in Plan.__dataclass_fields__]).where(plans.c.id == plan)
-    row = tx.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    row = tx.execute(query.with_for_update(key_share=True) if lock else query).mappings().one_or_none()
     if row is None:
         raise Missing("jobs.no-plan", f"there is no plan {plan}", hint="`relens plan ls` lists them")
     return Plan(**row)
+
+
+def lock(tx: Tx, plan: int) -> Plan:
+    """Lock a plan against everybody who commits into it: its packs first, in order, then itself; as it stands then."""
+    tx.execute(sa.select(packs.c.id).where(packs.c.plan == plan).order_by(packs.c.id).with_for_update())
+    return get(tx, plan, lock=True)
 
 
 def newest_first(tx: Tx, limit: int = 100) -> list[tuple[Plan, str | None]]:
@@ -164,6 +170,7 @@ def end(tx: Tx, plan: int, state: str, now: float, **values: Any) -> None:
 
 def abandon(tx: Tx, plan: int, now: float) -> None:
     """Close a plan whose gallery goes away: nothing of it runs or commits any more, and nothing is booked."""
+    lock(tx, plan)
     where = (packs.c.plan == plan, packs.c.state.in_(["open", "running", "failed"]))
     tx.execute(sa.update(packs).where(*where).values(state="cancelled", epoch=packs.c.epoch + 1, ended_at=now))
     end(tx, plan, "cancelled", now)
@@ -182,7 +189,7 @@ def require_unfinished(plan: Plan) -> None:
 
 def resume(tx: Tx, plan: int) -> Plan:
     """Let resting packs run again; a held plan is sealed again. Conflict if it is over for good."""
-    found = get(tx, plan, lock=True)
+    found = lock(tx, plan)
     require_unfinished(found)
     again = ["failed", "done"] if found.state == "held" else ["failed"]
     where = [packs.c.plan == plan, packs.c.state.in_(again)]

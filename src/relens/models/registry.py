@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from relens.errors import BadInput, Missing
 from relens.models.artifacts import Artifact
 from relens.models.card import Card, read_card
-from relens.store import Tx
+from relens.store import Tx, insert_if_absent
 from relens.store.schema import backend_choices, model_labels, models, spaces
 
 STABLE = "stable"
@@ -46,16 +46,12 @@ def register(tx: Tx, artifact: Artifact, now: float) -> None:
         return
     values = {"name": card.name, "version": card.version, "digest": artifact.digest, "card": card.to_json()}
     if known is None:
-        tx.execute(sa.insert(models).values(**values, created_at=now))
+        insert_if_absent(tx, models, **values, created_at=now)
     else:  # its folder was removed by hand and made again with other content; frozen lenses keep the old digest
         where = (models.c.name == card.name, models.c.version == card.version)
         tx.execute(sa.update(models).where(*where).values(**values, created_at=now))
-    if tx.execute(sa.select(spaces).where(spaces.c.digest == artifact.space)).one_or_none() is None:
-        document = card.space(artifact.weights)
-        tx.execute(sa.insert(spaces).values(digest=artifact.space, dim=card.dim, document=document))
-    where_label = (model_labels.c.name == card.name, model_labels.c.label == STABLE)
-    if tx.execute(sa.select(model_labels).where(*where_label)).one_or_none() is None:
-        tx.execute(sa.insert(model_labels).values(name=card.name, label=STABLE, version=card.version))
+    insert_if_absent(tx, spaces, digest=artifact.space, dim=card.dim, document=card.space(artifact.weights))
+    insert_if_absent(tx, model_labels, name=card.name, label=STABLE, version=card.version)
 
 
 def every(tx: Tx, name: str | None = None) -> list[Registered]:
@@ -104,10 +100,10 @@ def resolve(tx: Tx, reference: str) -> Registered:
 
 def record_backend(tx: Tx, host: str, model: str, backend: str, *, figures: Mapping[str, Any], now: float) -> None:
     """Write down which back-end runs a model (by digest) on a host, and what was measured."""
+    values = {"backend": backend, "figures": dict(figures), "chosen_at": now}
+    insert_if_absent(tx, backend_choices, host=host, model=model, **values)
     where = (backend_choices.c.host == host, backend_choices.c.model == model)
-    tx.execute(sa.delete(backend_choices).where(*where))
-    values = {"host": host, "model": model, "backend": backend, "figures": dict(figures), "chosen_at": now}
-    tx.execute(sa.insert(backend_choices).values(values))
+    tx.execute(sa.update(backend_choices).where(*where).values(values))
 
 
 def backend_of(tx: Tx, host: str, model: str) -> tuple[str, dict[str, Any]] | None:

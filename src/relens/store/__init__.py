@@ -5,6 +5,6 @@ mean is decided above.
 """
 
 from relens.store.blobs import Blob, Blobs, BlobWriter, LocalBlobs
-from relens.store.catalog import Catalog, Tx
+from relens.store.catalog import Catalog, Tx, insert_if_absent
 
-__all__ = ["Blob", "BlobWriter", "Blobs", "Catalog", "LocalBlobs", "Tx"]
+__all__ = ["Blob", "BlobWriter", "Blobs", "Catalog", "LocalBlobs", "Tx", "insert_if_absent"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 
 from relens.errors import Broken
@@ -30,6 +31,19 @@ _UPGRADING = threading.Lock()  # alembic keeps what it works on in a global
 
 Tx = sa.Connection
 """An open transaction. Parts that write take one; the flow opens it."""
+
+
+def insert_if_absent(tx: Tx, table: sa.Table, returning: sa.Column[Any] | None = None, /, **values: Any) -> Any:
+    """Insert a row unless one with the same unique values is there, or is being inserted by somebody at this moment.
+
+    The value of the column `returning` of the row that was inserted; None if none was.
+    """
+    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
+    statement = insert(table).values(**values).on_conflict_do_nothing()
+    if returning is None:
+        tx.execute(statement)
+        return None
+    return tx.execute(statement.returning(returning)).scalar_one_or_none()
 
 
 class Catalog:

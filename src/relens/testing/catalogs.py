@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from relens.errors import Broken
-from relens.store import Catalog
+from relens.store import Catalog, insert_if_absent
 from relens.store.schema import galleries, lenses, metadata, packs
 from relens.testing.rows import NOW
 
@@ -127,6 +127,28 @@ class CatalogContract:
                 future.result()
         with catalog.read() as tx:
             assert tx.execute(sa.select(galleries.c.sequence)).scalar_one() == THREADS * rounds
+
+    def test_a_row_is_inserted_once_whoever_comes_first(self, catalog: Catalog) -> None:
+        """Also when the other one has not committed yet, and nobody is told of an error."""
+        row = {"name": "album", "recipe": "photos", "sequence": 0, "created_at": NOW}
+
+        def insert() -> int | None:
+            with catalog.begin() as tx:
+                inserted: int | None = insert_if_absent(tx, galleries, galleries.c.id, **row)
+                return inserted
+
+        with ThreadPoolExecutor(1) as pool:
+            with catalog.begin() as tx:
+                first = insert_if_absent(tx, galleries, galleries.c.id, **row)
+                second = pool.submit(insert)
+                time.sleep(0.2)  # long enough to reach what we hold
+            assert second.result(timeout=10) is None
+        with catalog.begin() as tx:
+            assert insert_if_absent(tx, galleries, **{**row, "name": "zoo"}) is None  # no column was asked for
+            tx.execute(sa.update(galleries).where(galleries.c.id == first).values(removed_at=NOW))
+            again = insert_if_absent(tx, galleries, galleries.c.id, **row)
+        assert again > first
+        assert names(catalog) == ["album", "album", "zoo"]
 
     def test_a_row_that_names_nothing_is_refused(self, catalog: Catalog) -> None:
         row = {"plan": 77, "stage": "s", "number": 1, "spec": {}, "size": 1, "state": "open"}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from relens.errors import Broken
-from relens.jobs import MAX_LOSSES, Claim, Hold, Interrupted, plans, run_worker
+from relens.jobs import MAX_LOSSES, Claim, Hold, Interrupted, leases, plans, run_worker
 from relens.store import Catalog
 from relens.store.schema import packs
 from relens.testing.jobs import LEASE_S, claim, finish, lose, make_plan, must_claim, states, write
@@ -90,6 +91,30 @@ class WorkerContract:
         assert states(catalog, plan)[0] == (1, "running", thieves[0].epoch)
         with catalog.read() as tx:
             assert plans.progress(tx, plan)["error"] is None
+
+    def test_a_catalog_that_does_not_serve_for_a_while_is_waited_for(
+        self, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = make_plan(catalog, packs=1)
+        down = [True, True]
+        original = leases.claim
+
+        def claim_or_not(*args: Any, **options: Any) -> Claim | None:
+            if down:
+                down.pop()
+                raise Broken("store.catalog", "the catalog does not serve")
+            return original(*args, **options)
+
+        monkeypatch.setattr(leases, "claim", claim_or_not)
+        monkeypatch.setattr("relens.jobs.loop.time.sleep", lambda _s: None)
+        seen: list[int] = []
+
+        def handle(hold: Hold) -> None:
+            seen.append(hold.claim.number)
+            finish(catalog, hold.claim)
+
+        run(catalog, handle, until=lambda: bool(seen))
+        assert states(catalog, plan)[0] == (1, "done", 1)
 
     def test_only_a_careful_worker_writes_down_what_it_has_in_hand(self, catalog: Catalog) -> None:
         make_plan(catalog, packs=1)
