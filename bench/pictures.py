@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 
 VGA = (640, 480)
 QUALITY, SUBSAMPLING = 85, "420"  # as cameras and shops write them: 60 to 80 KB for VGA
-MARGIN_PX = 320  # of a canvas around a picture: windows differ by this much
+MARGIN_PX = 320  # by which a canvas is larger than a picture: windows lie anywhere in it
+STRIDE = 40_009  # from a window to the next; shares no factor with MARGIN_PX
 CANVASES = 32
 LEAVES = 1600
 STRENGTH = 2.5  # of the texture, in grey levels
@@ -30,7 +31,7 @@ Pixels = NDArray[np.uint8]
 
 def jpegs(count: int, *, size: tuple[int, int] = VGA, seed: int = 0) -> list[bytes]:
     """So many different pictures as JPEG, each of its own canvas."""
-    return [to_jpeg(_window(_canvas(seed + n, size), size, seed + n)) for n in range(count)]
+    return [to_jpeg(_window(_canvas(seed + n, size), size, n)) for n in range(count)]
 
 
 def folder(path: Path, count: int, *, seed: int = 0) -> Path:
@@ -44,8 +45,8 @@ def folder(path: Path, count: int, *, seed: int = 0) -> Path:
         canvases = list(threads.map(lambda n: _canvas(seed + n, VGA), range(min(CANVASES, count))))
 
         def write(number: int) -> None:
-            window = _window(canvases[number % len(canvases)], VGA, seed + number)
-            (path / f"{number:05}.jpg").write_bytes(to_jpeg(window))
+            turn, canvas = divmod(number, len(canvases))
+            (path / f"{number:05}.jpg").write_bytes(to_jpeg(_window(canvases[canvas], VGA, turn)))
 
         list(threads.map(write, range(count)))
     complete.write_text(f"{count} {seed}")
@@ -56,12 +57,11 @@ def to_jpeg(pixels: Pixels) -> bytes:
     return bytes(simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling=SUBSAMPLING))
 
 
-def _window(canvas: Pixels, size: tuple[int, int], seed: int) -> Pixels:
-    """A part of the canvas, by chance mirrored."""
-    random = np.random.default_rng(seed)
-    left, top = random.integers(0, MARGIN_PX, 2)
+def _window(canvas: Pixels, size: tuple[int, int], number: int) -> Pixels:
+    """A part of the canvas, another one for each number up to MARGIN_PX squared; every other one is mirrored."""
+    left, top = divmod(number * STRIDE % MARGIN_PX**2, MARGIN_PX)
     window = canvas[top : top + size[1], left : left + size[0]]
-    return np.ascontiguousarray(window[:, ::-1] if random.integers(2) else window)
+    return np.ascontiguousarray(window[:, ::-1] if number % 2 else window)
 
 
 def _canvas(seed: int, size: tuple[int, int]) -> Pixels:
@@ -70,7 +70,7 @@ def _canvas(seed: int, size: tuple[int, int]) -> Pixels:
     leaves = Image.new("RGB", (width, height), tuple(random.integers(40, 200, 3)))
     draw = ImageDraw.Draw(leaves)
     least, most = 3.0, max(size) / 2.5
-    # Radii by r^-3, the law that looks the same at every scale, largest first: what is small is not hidden.
+    # By r^-3, the law that looks the same at every scale. Largest first, or nothing small would be seen.
     radii = np.sort(1 / np.sqrt(random.uniform(most**-2, least**-2, LEAVES)))[::-1]
     for radius in radii:
         x, y = random.uniform(0, width), random.uniform(0, height)

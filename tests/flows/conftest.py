@@ -2,7 +2,13 @@
 
 import pytest
 
+from relens.telemetry import start_logging
 from relens.testing.homes import DummyHome
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    start_logging("error", "json")
 
 
 @pytest.fixture

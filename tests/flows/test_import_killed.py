@@ -114,27 +114,15 @@ def outcome(home):
     }
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A home's folder with the model in it, and pictures to import."""
-    folder = tmp_path_factory.mktemp("template")
-    home = DummyHome(folder / "home", "")
-    home.close()
-    (home.path / "relens.yaml").unlink()
-    for path in home.path.glob("catalog.sqlite3*"):
-        path.unlink()
-    return home.path
-
-
 @pytest.fixture
-def die(databases, template, tmp_path):
+def die(databases, tmp_path):
     """Runs one import in a new home, killed at these moments: its outcome, and how often it died."""
     folder = fill(tmp_path / "pictures", FILES)
     numbers = itertools.count()
 
     @functools.cache
     def run(*moments):
-        home = DummyHome(tmp_path / f"home-{next(numbers)}", databases.ready(), template=template, pack_size=5)
+        home = DummyHome(tmp_path / f"home-{next(numbers)}", databases.ready(), pack_size=5)
         try:
             deaths = live_until_done(home, folder, moments)
             return outcome(home), deaths

@@ -190,18 +190,23 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_line_harms_nobody_but_itself(home, folder, what):
+def test_hostile_lines_harm_nobody_but_themselves(new_home, folder):
+    home = new_home(pack_size=1)
     fill(folder, {"a.jpg": 1, "good.jpg": 2})
-    lines = [{"uri": "good.jpg", "id": "good"}, HOSTILE[what]]
     local = home.local()
-    waiting = local.start_import(write_jsonl(folder / "listing.jsonl", lines), gallery="album")
-    work_until_put_aside(local, waiting.plan)
-    plan = local.plan(waiting.plan)
-    assert plan["state"] == "done", plan.get("error")
-    assert books(plan)["read"][0] == 2
+    lines = [*HOSTILE.values(), {"uri": "good.jpg", "id": "good"}]
+    plan = local.start_import(write_jsonl(folder / "listing.jsonl", lines), gallery="album").plan
+    work_until_put_aside(local, plan)
+    shown = local.plan(plan)
+    assert shown["state"] == "done", shown.get("error")
+    failed = [int(one["entry"].removeprefix("line-")) for one in shown["quarantine"] if one["code"] == "bulk.bad-line"]
+    broken = {"half a surrogate in a uri", "a price that is too large", "a price that is a list"}
+    broken |= {"very deep nesting", "an id that is too long"}
+    assert {list(HOSTILE)[number - 1] for number in failed} == broken
+    assert books(shown)["read"][0] == len(lines)
     assert home.items()["good"] == digest_of(draw(2))
-    assert digest_of(draw(2)) == home.search(draw(2))[0].picture.sha256
+    assert home.search(draw(2))[0].picture.sha256 == digest_of(draw(2))
+    assert len(home.search(draw(1))[0].items) > 5
     json.dumps([match.to_json() for match in home.search(draw(1))], allow_nan=False)
 
 

@@ -30,19 +30,19 @@ GOOD_NAMES = ["a", "0", "album", "a.b-c_d", "2025-06", "a" * 63]
 class GalleryContract:
     """Names and sequences. Subclass it as `TestX`, with the fixture `catalog`."""
 
-    @pytest.mark.parametrize("name", BAD_NAMES)
-    def test_a_name_that_could_be_mistaken_for_something_else_is_refused(self, catalog: Catalog, name: str) -> None:
-        with pytest.raises(BadInput) as caught, catalog.begin() as tx:
-            galleries.create(tx, name, "photos", NOW)
-        assert caught.value.code == "gallery.bad-name"
+    def test_a_name_that_could_be_mistaken_for_something_else_is_refused(self, catalog: Catalog) -> None:
+        for name in BAD_NAMES:
+            with pytest.raises(BadInput) as caught, catalog.begin() as tx:
+                galleries.create(tx, name, "photos", NOW)
+            assert caught.value.code == "gallery.bad-name"
 
-    @pytest.mark.parametrize("name", GOOD_NAMES)
-    def test_a_plain_name_is_taken(self, catalog: Catalog, name: str) -> None:
-        with catalog.begin() as tx:
-            made = galleries.create(tx, name, "photos", NOW)
-            assert made is not None
-            assert galleries.find(tx, name) == galleries.get(tx, name) == galleries.by_id(tx, made.id) == made
-            assert made.sequence == 0
+    def test_a_plain_name_is_taken(self, catalog: Catalog) -> None:
+        for name in GOOD_NAMES:
+            with catalog.begin() as tx:
+                made = galleries.create(tx, name, "photos", NOW)
+                assert made is not None
+                assert galleries.find(tx, name) == galleries.get(tx, name) == galleries.by_id(tx, made.id) == made
+                assert made.sequence == 0
 
     def test_two_galleries_cannot_have_one_name(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
@@ -264,19 +264,23 @@ class ItemContract:
             show(tx, gallery, plan, (an_item("a", title="new"), picture), (an_item("b"), picture), now=NOW + 3)
             assert written(tx) == {"a": NOW + 2, "b": NOW + 2}
 
-    @pytest.mark.parametrize(
-        "changed",
-        [{"uri": "file:///x"}, {"title": "t"}, {"price": None}, {"shop": "s"}, {"day": OTHER_DAY}, {"data": {"c": 1}}],
-        ids=lambda changed: next(iter(changed)),
-    )
-    def test_every_column_of_an_item_can_change(self, catalog: Catalog, changed: dict[str, object]) -> None:
-        after = replace(an_item("a"), **changed)  # type: ignore[arg-type]
+    def test_every_column_of_an_item_can_change(self, catalog: Catalog) -> None:
+        before = an_item("a")
+        changed = [
+            replace(before, uri="file:///x"),
+            replace(before, title="t"),
+            replace(before, price=None),
+            replace(before, shop="s"),
+            replace(before, day=OTHER_DAY),
+            replace(before, data={"c": 1}),
+        ]
         with catalog.begin() as tx:
             gallery, plan = start(tx)
             picture = picture_ids(tx, gallery, plan, "one")["one"]
-            show(tx, gallery, plan, (an_item("a"), picture))
-            show(tx, gallery, plan, (after, picture), now=NOW + 1)
-            assert read_items(tx) == [after]
+            for after in changed:
+                for item in (before, after):
+                    show(tx, gallery, plan, (item, picture))
+                    assert read_items(tx) == [item]
             assert orphaned(tx) == set()
 
     def test_an_undated_item_keeps_the_day_that_it_has(self, catalog: Catalog) -> None:

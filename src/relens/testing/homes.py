@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,11 @@ Plan = Mapping[str, Any]
 
 
 class DummyHome:
-    """A home in a folder, with its catalog at a URL. `template` is another home's folder, to start from its models."""
+    """A home in a folder, with its catalog at a URL; `imports` are settings of that section."""
 
-    def __init__(self, path: Path, catalog_url: str, *, template: Path | None = None, **imports: Any) -> None:
+    def __init__(self, path: Path, catalog_url: str, **imports: Any) -> None:
         self.path = path
         self._opened: list[wiring.Local] = []
-        if template is not None:
-            shutil.copytree(template, path)
         path.mkdir(exist_ok=True)
         settings = {"catalog": catalog_url, "imports": {"pack_size": 8, **imports}}
         (path / "relens.yaml").write_text(yaml.safe_dump(settings))
