@@ -1,19 +1,22 @@
 """Search over HTTP: CPU of front and engine per request, beside the bare parts in one process.
 
-Requests come one after the other over one connection; what client and limit cost in this process is not counted.
+What client and limit cost in this process is not counted. Over one connection the engine waits between requests, and
+comes back to colder caches than the bare parts ever have; over four it has always something to do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bench import homes, parts, pictures
-from bench.clock import Chain, cpu_s, mean_of_steps, medians
+from bench.clock import cpu_s, mean_of_steps, medians
 from bench.figures import Figure, Report, Setup, at_most, microseconds
 from bench.homes import Server
 from bench.parts import Floats
@@ -22,30 +25,47 @@ from relens.vectors import open_segment
 
 MOST = 1.2
 K = 10
-QUERIES = 50
+QUERIES = 52
+BUSY = 4  # connections at once
+
+FRONT, ENGINE = "front, that is HTTP", "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """CPU seconds per request of front and engine over one connection and over four, and of the bare parts."""
+
+    one: Mapping[str, float]
+    four: Mapping[str, float]
+    bare: Mapping[str, float]
+    direct: Mapping[str, float]
 
 
 def measure(setup: Setup) -> Report:
-    count, rounds = setup.choose(20_000, 2_000), setup.choose(15, 5)
+    count, rounds = objects(setup), setup.choose(15, 3)
     home = gallery_home(setup, count)
     queries = pictures.jpegs(QUERIES, seed=4_000_000)
     lens, model = homes.load(setup)
     vectors = vectors_of(home)
-    crop = parts.search_chain(lens.recipe, model.artifact, vectors, K)
+    bare = parts.search_chain(lens.recipe, model.artifact, vectors, K)
     direct = parts.direct_chain(model.artifact, vectors, K)
-    front, engine, with_crop, without = [], [], [], []
     with homes.up(home) as server:
-        search(server, queries)
-        pid = engine_pid(server)
-        warm_up(queries, crop, direct)
-        for _ in range(rounds):
-            before = cpu_s(server.pid), cpu_s(pid)
-            search(server, queries)
-            front.append((cpu_s(server.pid) - before[0]) / QUERIES)
-            engine.append((cpu_s(pid) - before[1]) / QUERIES)
-            with_crop.append(mean_of_steps(crop, queries))
-            without.append(mean_of_steps(direct, queries))
-    return _report(len(vectors), front, engine, with_crop, without)
+        engine = first_engine(server, queries)
+        taken = [
+            Round(
+                one=asked(server, engine, queries, 1),
+                bare=mean_of_steps(bare, queries),
+                four=asked(server, engine, queries, BUSY),
+                direct=mean_of_steps(direct, queries),
+            )
+            for _ in range(rounds + 1)
+        ]
+    return _report(len(vectors), taken[1:])
+
+
+def objects(setup: Setup) -> int:
+    """How many objects are searched."""
+    return setup.choose(20_000, 1_000)
 
 
 def gallery_home(setup: Setup, count: int) -> Path:
@@ -69,54 +89,67 @@ def vectors_of(home: Path) -> Floats:
         gateway.close()
 
 
+def asked(server: Server, engine: int, queries: Sequence[bytes], connections: int) -> dict[str, float]:
+    """CPU seconds per request of front and engine, while the queries are asked over so many connections."""
+    before = cpu_s(server.pid), cpu_s(engine)
+    with ThreadPoolExecutor(connections) as threads:
+        list(threads.map(lambda n: search(server, queries[n::connections]), range(connections)))
+    after = cpu_s(server.pid), cpu_s(engine)
+    return {name: (a - b) / len(queries) for name, a, b in zip((FRONT, ENGINE), after, before, strict=True)}
+
+
 def search(server: Server, queries: Sequence[bytes]) -> None:
-    """Ask one after the other over one connection."""
+    """Ask one after the other over one connection that is kept."""
     with contextlib.closing(server.connect()) as connection:
         for query in queries:
             homes.ask(connection, "POST", f"/v1/search?gallery={homes.GALLERY}&k={K}", query)
 
 
-def engine_pid(server: Server) -> int:
+def first_engine(server: Server, queries: Sequence[bytes]) -> int:
+    """The pid of the engine, which the first question starts."""
+    search(server, queries[:1])
     with contextlib.closing(server.connect()) as connection:
         return int(homes.ask(connection, "GET", "/v1/status")["engines"][0]["pid"])
 
 
-def warm_up(queries: Sequence[bytes], *chains: Chain) -> None:
-    for chain in chains:
-        mean_of_steps(chain, queries[:5])
-
-
-def _report(
-    count: int,
-    front: list[float],
-    engine: list[float],
-    with_crop: list[dict[str, float]],
-    without: list[dict[str, float]],
-) -> Report:
-    ours = statistics.median(f + e for f, e in zip(front, engine, strict=True))
-    bare, direct = (statistics.median(sum(one.values()) for one in some) for some in (with_crop, without))
-    rows = {name: microseconds(seconds) for name, seconds in medians(with_crop).items()}
-    rows |= {
-        "sum of the parts": microseconds(bare),
-        "front (HTTP)": microseconds(statistics.median(front)),
-        "engine": microseconds(statistics.median(engine)),
-    }
-    straight = {name: microseconds(seconds) for name, seconds in medians(without).items()}
+def _report(count: int, rounds: Sequence[Round]) -> Report:
+    one, four, bare, direct = (
+        statistics.median(sum(taken.values()) for taken in some)
+        for some in zip(*((r.one, r.four, r.bare, r.direct) for r in rounds), strict=True)
+    )
+    whole = f"{microseconds(bare)} decode, crop, inference, search"
+    rows = _rows([r.bare for r in rounds]) | {"sum of the parts": microseconds(bare)}
+    rows |= {f"{name}, one connection": value for name, value in _rows([r.one for r in rounds]).items()}
+    rows |= {f"{name}, {BUSY} connections": value for name, value in _rows([r.four for r in rounds]).items()}
     return Report(
         (
             Figure(
-                f"HTTP search of {count:,} objects, per request",
-                microseconds(ours),
-                f"{microseconds(bare)} decode, crop, inference, search",
-                ours / bare,
-                at_most(ours / bare, MOST),
+                f"HTTP search of {count:,} objects, one connection, per request",
+                microseconds(one),
+                whole,
+                one / bare,
+                at_most(one / bare, MOST),
             ),
             Figure(
-                "the same beside parts without the crop's round trip",
-                microseconds(ours),
+                f"the same over {BUSY} connections",
+                microseconds(four),
+                whole,
+                four / bare,
+                at_most(four / bare, MOST),
+            ),
+            Figure(
+                "one connection, beside parts that make no crop",
+                microseconds(one),
                 f"{microseconds(direct)} decode, inference, search",
-                ours / direct,
+                one / direct,
             ),
         ),
-        {"One search over HTTP": rows, "Its parts without the crop": straight},
+        {
+            "One search over HTTP": rows,
+            "The parts of a search that makes no crop": _rows([r.direct for r in rounds]),
+        },
     )
+
+
+def _rows(rounds: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    return {name: microseconds(seconds) for name, seconds in medians(rounds).items()}

@@ -17,7 +17,7 @@ FEW = 16
 
 
 def measure(setup: Setup) -> Report:
-    many, rounds = setup.choose(1024, 256), setup.choose(5, 2)
+    many, rounds = setup.choose(1024, 256), setup.choose(3, 2)
     small = pictures.folder(setup.folder / f"pictures-{FEW}", FEW, seed=1_000_000)
     large = pictures.folder(setup.folder / f"pictures-{many}", many, seed=2_000_000)
     home = homes.fresh_home(setup, "import")

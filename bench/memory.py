@@ -35,7 +35,7 @@ class Sample:
 
 
 def measure(setup: Setup) -> Report:
-    few, many = setup.choose(2_000, 500), setup.choose(20_000, 2_000)
+    few, many = setup.choose(2_000, 300), setup.choose(20_000, 1_000)
     source = pictures.folder(setup.folder / f"pictures-{many}", many)
     home = homes.fresh_home(setup, homes.filled_home(setup, many).name)
     start = time.perf_counter()

@@ -8,6 +8,7 @@ something is recognised cannot be measured with them.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,8 @@ def jpegs(count: int, *, size: tuple[int, int] = VGA, seed: int = 0) -> list[byt
 def folder(path: Path, count: int, *, seed: int = 0) -> Path:
     """A folder with so many different VGA pictures. What a run before has made is used again."""
     complete = path / ".complete"
-    if complete.exists() and complete.read_text() == f"{count} {seed}":
+    made = f"{count} {seed} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+    if complete.exists() and complete.read_text() == made:
         return path
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -49,7 +51,7 @@ def folder(path: Path, count: int, *, seed: int = 0) -> Path:
             (path / f"{number:05}.jpg").write_bytes(to_jpeg(_window(canvases[canvas], VGA, turn)))
 
         list(threads.map(write, range(count)))
-    complete.write_text(f"{count} {seed}")
+    complete.write_text(made)
     return path
 
 

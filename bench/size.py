@@ -33,7 +33,9 @@ def install(venv: Path) -> dict[str, int]:
     shutil.rmtree(venv, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(ROOT)], check=True)
+    done = subprocess.run([*pip, str(ROOT)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"pip install ended with {done.returncode}: {done.stderr[-2000:]}")
     [packages] = venv.glob("lib/python*/site-packages")
     found = metadata.distributions(path=[str(packages)])
     return {one.name: _on_disk(one) for one in found if one.name not in BROUGHT}

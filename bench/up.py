@@ -7,13 +7,13 @@ import time
 
 from bench import homes, pictures
 from bench.figures import Figure, Report, Setup, at_most
-from bench.http_search import gallery_home, search
+from bench.http_search import gallery_home, objects, search
 
 MOST_S = 5.0
 
 
 def measure(setup: Setup) -> Report:
-    count, rounds = setup.choose(20_000, 2_000), setup.choose(5, 3)
+    count, rounds = objects(setup), setup.choose(5, 3)
     home = gallery_home(setup, count)
     query = pictures.jpegs(1, seed=5_000_000)
     ready, first = [], []

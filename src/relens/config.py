@@ -106,11 +106,15 @@ class Home:
     def folders(self) -> tuple[Path, ...]:
         return self.path, self.blobs, self.models, self.recipes, self.run
 
-    def catalog_url(self, settings: Settings) -> str:
-        return settings.catalog or f"sqlite:///{self.path / 'catalog.sqlite3'}"
+    def catalog_url(self, settings: Settings) -> str | Path:
+        """A URL, or the path of an SQLite file."""
+        return settings.catalog or self.path / "catalog.sqlite3"
 
     def blob_folder(self, settings: Settings) -> Path:
-        return (self.path / settings.blobs).absolute() if settings.blobs else self.blobs
+        """Where blobs are. BadInput for a URL: this version keeps them in a folder."""
+        if "://" in settings.blobs:
+            raise BadInput("config.bad-value", f"blobs: {settings.blobs} is no folder", hint="name a folder")
+        return (self.path / Path(settings.blobs).expanduser()).absolute() if settings.blobs else self.blobs
 
 
 def find_home(named: str | Path | None) -> Home:

@@ -18,7 +18,7 @@ import safetensors.numpy
 from PIL import Image
 
 from relens.errors import BadInput, Broken, RelensError
-from relens.jobs import this_host
+from relens.jobs import host_name
 from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, registry
 from relens.recipes import LoadedModel
 from relens.runtimes import Backend, ModelSpec, Session, dummy_head, write_dummy
@@ -151,12 +151,12 @@ class Onboarding:
 
     def _record(self, artifact: Artifact, backend: Backend, took_ms: float) -> None:
         with self.catalog.read() as tx:
-            known = registry.backend_of(tx, this_host(), artifact.digest)
+            known = registry.backend_of(tx, host_name(), artifact.digest)
         if known is None or known[0] != backend.name:
             figures = {"golden_ms": round(took_ms, 2), "device": "cpu"}
             with self.catalog.begin() as tx:
                 now = self.catalog.now(tx)
-                registry.record_backend(tx, this_host(), artifact.digest, backend.name, figures=figures, now=now)
+                registry.record_backend(tx, host_name(), artifact.digest, backend.name, figures=figures, now=now)
 
 
 def golden_pictures(side_px: int) -> dict[str, bytes]:

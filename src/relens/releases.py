@@ -147,9 +147,8 @@ def require_lens(tx: Tx, gallery: Gallery, lens: Lens) -> None:
         differs = [key for key in lens.document if lens.document[key] != held.document[key]]
         raise Conflict(
             "releases.other-lens",
-            f"gallery {gallery.name} keeps lens {held.digest[:12]} (recipe {held.recipe.name}, "
-            f"{held.recipe.models['embed']}); recipe {lens.recipe.name} now resolves to lens {lens.digest[:12]} "
-            f"({lens.recipe.models['embed']}); they differ in: {', '.join(differs)}",
+            f"gallery {gallery.name} keeps lens {held.digest[:12]} ({_in_words(held)}); recipe {lens.recipe.name} now "
+            f"resolves to lens {lens.digest[:12]} ({_in_words(lens)}); they differ in: {', '.join(differs)}",
             hint="import into a new gallery, or set the recipe back to what the gallery was made with",
         )
 
@@ -184,9 +183,14 @@ _POINTER = (
 )
 
 
+def _in_words(lens: Lens) -> str:
+    models = [f"{reference} of digest {lens.digests[role][:12]}" for role, reference in lens.recipe.models.items()]
+    return ", ".join([f"recipe {lens.recipe.name}", *dict.fromkeys(models)])
+
+
 def point(tx: Tx, gallery: str, alias: str = LIVE) -> Pointer:
     """What answers for a gallery now: the lens of the alias with its newest view. Missing if nothing does."""
-    row = tx.execute(_POINTER, {"gallery": gallery, "alias": alias}).one_or_none()
+    row = tx.execute(_POINTER, {"gallery": gallery.replace("\0", ""), "alias": alias}).one_or_none()
     if row is None:
         galleries.get(tx, gallery)
         raise Missing("releases.no-alias", f"gallery {gallery} has no {alias} release")

@@ -163,51 +163,67 @@ def test_a_day_that_a_listing_corrects_is_taken_over(home, folder):
 
 # -- what listings of strangers hold --------------------------------------------------------------------------------
 
-HOSTILE = {
+GOOD_AFTER_ALL = {
+    "NUL in a title": {"title": "x\0y"},
+    "NUL in a free column": {"free": "x\0y"},
+    "NUL deep in a free column": {"free": {"deep": ["x\0y"]}},
+    "NUL in the name of a column": {"fr\0ee": 1},
+    "a column that would be ours without its NUL": {"i\0d": "fake", "ur\0i": "fake"},
+    "NaN in a free column": '"free": NaN',
+    "infinity in a free column": '"free": [1e400, -Infinity]',
+    "half a surrogate in a title": '"title": "\\ud800"',
+    "half a surrogate deep in a free column": '"free": ["\\ud800"]',
+    "free columns called as parts of an answer": {"picture": 1, "gallery": 1, "items": [], "score": 9},
+    "a very large number in a free column": {"free": 10**400},
+    "a title that is no text": {"title": {"a": [1]}},
+    "a quote ' and \" and \\ in a title": {"title": "'; DROP TABLE items; --\"\\"},
+}
+BAD_LINES = {
+    "half a surrogate in a uri": '"uri": "\\ud800.jpg"',
+    "a price that is too large": {"price": 10**400},
+    "a price that is a list": {"price": [1]},
+    "a day that is a number": {"day": 20250301},
+    "very deep nesting": '"free": ' + "[" * 100_000 + "]" * 100_000,
+    "deep nesting": '"free": ' + "[" * 500 + "]" * 500,
+    "an id that is too long": {"id": os.urandom(5000).hex()},
+}
+BAD_FILES = {
     "a uri that is no uri": {"uri": "file://[::1/a.jpg"},
-    "a scheme in capitals": {"uri": "FILE:///a.jpg"},
+    "a scheme in capitals of a file that is not there": {"uri": "FILE:///nowhere.jpg"},
     "NUL in a uri": {"uri": "a\0.jpg"},
     "NUL in a file uri": {"uri": "file:///a%00.jpg"},
-    "NUL in an id": {"uri": "a.jpg", "id": "x\0y"},
-    "NUL in a title": {"uri": "a.jpg", "title": "x\0y"},
-    "NUL in a free column": {"uri": "a.jpg", "free": "x\0y"},
-    "NUL deep in a free column": {"uri": "a.jpg", "free": {"deep": ["x\0y"]}},
-    "NUL in the name of a column": {"uri": "a.jpg", "fr\0ee": 1},
-    "NaN in a free column": '{"uri": "a.jpg", "id": "x", "free": NaN}',
-    "half a surrogate in a uri": '{"uri": "\\ud800.jpg", "id": "x"}',
-    "half a surrogate in a title": '{"uri": "a.jpg", "id": "x", "title": "\\ud800"}',
-    "half a surrogate deep in a free column": '{"uri": "a.jpg", "id": "x", "free": ["\\ud800"]}',
-    "a price that is too large": {"uri": "a.jpg", "price": 10**400},
-    "a price that is a list": {"uri": "a.jpg", "price": [1]},
-    "an id that is null": {"uri": "a.jpg", "id": None},
-    "an id that is a number": {"uri": "a.jpg", "id": 7},
-    "a free column called as one of ours in an answer": {"uri": "a.jpg", "id": "x", "picture": 1, "gallery": 1},
-    "very deep nesting": '{"uri": "a.jpg", "id": "x", "free": ' + "[" * 100_000 + "]" * 100_000 + "}",
     "a name that is too long": {"uri": "a" * 5000 + ".jpg"},
     "a folder": {"uri": "."},
     "a device": {"uri": "/dev/null"},
-    "an id that is too long": {"uri": "a.jpg", "id": os.urandom(5000).hex()},
+    "a device that never ends": {"uri": "/dev/zero"},
 }
+
+
+def hostile_line(what, told):
+    """A line of JSONL with what is told of it on top of a good uri and an id of its own; the last word counts."""
+    start = json.dumps({"uri": "a.jpg", "id": what})[:-1]
+    return start + ", " + (told if isinstance(told, str) else json.dumps(told)[1:-1]) + "}"
 
 
 def test_hostile_lines_harm_nobody_but_themselves(new_home, folder):
     home = new_home(pack_size=1)
     fill(folder, {"a.jpg": 1, "good.jpg": 2})
     local = home.local()
-    lines = [*HOSTILE.values(), {"uri": "good.jpg", "id": "good"}]
+    hostile = GOOD_AFTER_ALL | BAD_LINES | BAD_FILES
+    lines = [*[hostile_line(*one) for one in hostile.items()], {"uri": "good.jpg", "id": "good"}]
     plan = local.start_import(write_jsonl(folder / "listing.jsonl", lines), gallery="album").plan
     work_until_put_aside(local, plan)
     shown = local.plan(plan)
     assert shown["state"] == "done", shown.get("error")
-    failed = [int(one["entry"].removeprefix("line-")) for one in shown["quarantine"] if one["code"] == "bulk.bad-line"]
-    broken = {"half a surrogate in a uri", "a price that is too large", "a price that is a list"}
-    broken |= {"very deep nesting", "an id that is too long"}
-    assert {list(HOSTILE)[number - 1] for number in failed} == broken
     assert books(shown)["read"][0] == len(lines)
-    assert home.items()["good"] == digest_of(draw(2))
-    assert home.search(draw(2))[0].picture.sha256 == digest_of(draw(2))
-    assert len(home.search(draw(1))[0].items) > 5
-    json.dumps([match.to_json() for match in home.search(draw(1))], allow_nan=False)
+    failed = {one["entry"]: one["code"] for one in shown["quarantine"]}
+    by_number = {f"line-{number}": what for number, what in enumerate(hostile, 1)}
+    assert {by_number[entry] for entry, code in failed.items() if code == "bulk.bad-line"} == set(BAD_LINES)
+    assert {entry for entry, code in failed.items() if code != "bulk.bad-line"} == set(BAD_FILES)
+    assert home.items() == dict.fromkeys(GOOD_AFTER_ALL, digest_of(draw(1))) | {"good": digest_of(draw(2))}
+    [found] = [match.to_json() for match in home.search(draw(1)) if match.picture.sha256 == digest_of(draw(1))]
+    assert {item["id"] for item in found["items"]} == set(GOOD_AFTER_ALL)
+    json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
 
 
 def test_an_item_may_be_called_as_a_broken_line_is(home, folder):

@@ -30,7 +30,7 @@ def test_what_is_fetched_is_registered_stable_and_starts(parts):
     with parts.catalog.read() as tx:
         known = registry.resolve(tx, "dummy")
         assert (known.reference, known.labels, known.digest) == ("dummy/1", ("stable",), artifact.digest)
-        backend, figures = registry.backend_of(tx, onboarding.this_host(), artifact.digest)
+        backend, figures = registry.backend_of(tx, onboarding.host_name(), artifact.digest)
     assert backend == "dummy"
     assert figures["golden_ms"] > 0
 

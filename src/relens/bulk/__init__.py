@@ -4,10 +4,11 @@ Every picture of a listing is accounted for, a pack counts once however often it
 again ends as if it had never been killed. The recipe's code is the one that answers online.
 """
 
+from relens.bulk.cancelling import cancel, give_up
 from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, ImportRequest, plan_import
 from relens.bulk.listings import escape_path, find_source, unescape_path
 from relens.bulk.packs import Importer
-from relens.bulk.sealing import Sealer, cancel, give_up
+from relens.bulk.sealing import Sealer
 
 __all__ = [
     "KIND",

@@ -13,7 +13,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", 
 KNOWN = ("uri", "id", "title", "price", "shop", "day")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 SURROGATE = 0xDC00
+MAX_ROW_LINES = 20
+"""A field may hold line breaks, but not a page of them: that is a quote that somebody forgot to close."""
 MAX_DEPTH = 32
 MAX_ID_BYTES = 2000
 """PostgreSQL keeps no longer key in an index."""
@@ -55,12 +58,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A run of lines of a listing: where it lies in the blob."""
+    """A run of lines of a listing: where it lies in the blob, and how many lines it has of each day ("" if none)."""
 
     listing: str
     offset: int
     length: int
-    count: int
+    days: Mapping[str, int]
+
+    @property
+    def count(self) -> int:
+        return sum(self.days.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +102,19 @@ def find_source(path: Path) -> Source:
 
 def write_listing(blobs: Blobs, entries: Iterable[Entry], slice_size: int) -> tuple[str, list[Slice]]:
     """Store a listing and cut it: its digest, and slices of at most `slice_size` lines, in order."""
-    cuts: list[tuple[int, int, int]] = []
+    cuts: list[tuple[int, int, Counter[str]]] = []
     with blobs.writer() as writer:
-        start, count = 0, 0
+        start, days = 0, Counter[str]()
         for entry in entries:
             writer.write(entry.to_line())
-            count += 1
-            if count == slice_size:
-                cuts.append((start, writer.tell() - start, count))
-                start, count = writer.tell(), 0
-        if count:
-            cuts.append((start, writer.tell() - start, count))
+            days[entry.day or ""] += 1
+            if days.total() == slice_size:
+                cuts.append((start, writer.tell() - start, days))
+                start, days = writer.tell(), Counter()
+        if days:
+            cuts.append((start, writer.tell() - start, days))
         digest = writer.finish().digest
-    return digest, [Slice(digest, *cut) for cut in cuts]
+    return digest, [Slice(digest, offset, length, dict(counted)) for offset, length, counted in cuts]
 
 
 def read_slice(blobs: Blobs, cut: Slice) -> list[Entry]:
@@ -125,7 +132,8 @@ def read_folder(root: Path) -> Iterator[Entry]:
     The id is the path from the folder, escaped by `escape_path`.
     """
     number = 0
-    for folder, names, files in os.walk(os.fsencode(root)):
+    unreadable: list[OSError] = []
+    for folder, names, files in os.walk(os.fsencode(root), onerror=unreadable.append):
         names[:] = sorted(name for name in names if not name.startswith(b"."))
         for name in sorted(files):
             path = os.path.join(folder, name)  # noqa: PTH118 - bytes: names need not be valid text
@@ -133,12 +141,16 @@ def read_folder(root: Path) -> Iterator[Entry]:
             if suffix in SUFFIXES and not name.startswith(b"."):
                 number += 1
                 yield Entry(number, escape_path(os.path.relpath(path, os.fsencode(root))), file_uri(path))
+    for error in unreadable:
+        number += 1
+        uri = file_uri(os.fsencode(error.filename))
+        yield Entry(number, f"line-{number}", uri, problem=f"a folder cannot be read: {error.strerror}: {uri}")
 
 
 def read_csv(path: Path) -> Iterator[Entry]:
     """Lines of a CSV file with a header. BadInput without a `uri` column."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(file, strict=True)
         columns = [column.strip() for column in next(reader, [])]
         if "uri" not in columns or len(set(columns)) != len(columns):
             raise BadInput(
@@ -146,16 +158,31 @@ def read_csv(path: Path) -> Iterator[Entry]:
                 f"{path}: the first line names no column `uri`, or one column twice: {columns}",
                 hint=f"known columns: {', '.join(KNOWN)}; others are kept as they are",
             )
-        number = 0
+        yield from _csv_entries(reader, columns, path.parent)
+
+
+def _csv_entries(reader: Any, columns: Sequence[str], folder: Path) -> Iterator[Entry]:
+    number = 0
+    while True:
+        line = reader.line_num + 1
         try:
-            for number, row in enumerate(reader, 1):
-                if len(row) == len(columns):
-                    given = {column: value for column, value in zip(columns, row, strict=True) if value != ""}
-                    yield _entry(number, given, path.parent)
-                elif row:
-                    yield _broken(number, f"has {len(row)} fields, not {len(columns)}")
+            row = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
-            yield _broken(number + 1, f"cannot be read: {error}; nothing after it was read")
+            number += 1
+            yield _broken(number, f"(line {line} of the file) cannot be read: {error}")
+            continue
+        if not row:
+            continue
+        number += 1
+        if len(row) != len(columns):
+            yield _broken(number, f"(line {line} of the file) has {len(row)} fields, not {len(columns)}")
+        elif (lines := reader.line_num - line + 1) > MAX_ROW_LINES:
+            yield _broken(number, f"(line {line} of the file) goes on for {lines} lines: a quote is not closed")
+        else:
+            given = {column: value for column, value in zip(columns, row, strict=True) if value != ""}
+            yield _entry(number, given, folder)
 
 
 def read_jsonl(path: Path) -> Iterator[Entry]:

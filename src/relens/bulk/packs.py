@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,8 @@ CHUNK = 16
 CHUNK_BYTES = 64 * 1024 * 1024
 
 KNOWN = "already-in-gallery"
+WAITS = "waits-for-plan-"
+"""Another plan brought the picture and has not published it yet."""
 
 # Errors of a file system that say nothing about the picture.
 ENVIRONMENT = frozenset({errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EROFS})
@@ -144,12 +146,12 @@ class _Pack:
         waiting = iter(order)
         while read := self._read_some(waiting):
             self._run_some(read)
-        self._hold.put_down()
         _first_comes_first(self._outcomes)
         return self._outcomes
 
     def _read_some(self, waiting: Iterator[Entry]) -> dict[int, tuple[bytes, str]]:
         """The bytes and digests of the next readable entries, by number; those that cannot be read are settled here."""
+        self._hold.put_down()
         read: dict[int, tuple[bytes, str]] = {}
         size = 0
         for entry in waiting:
@@ -206,7 +208,7 @@ class _Pack:
 
     def _require_source(self, error: OSError) -> None:
         """Broken if it is the source that cannot be read, not this picture."""
-        if error.errno in ENVIRONMENT or not os.access(self._root, os.R_OK | os.X_OK):
+        if error.errno in ENVIRONMENT or not _has_something(self._root):
             raise Broken(
                 "bulk.source-unavailable",
                 f"{os.fsdecode(self._root)!r} cannot be read: {error.strerror}",
@@ -227,6 +229,15 @@ class _Pack:
         places = [self._shard.add(sha256, number, crop) for number, crop in enumerate(crops)]
         self._seen.add(sha256)
         return Made(sha256, len(data), picture.width, picture.height, tuple(zip(crops, described, places, strict=True)))
+
+
+def _has_something(folder: bytes) -> bool:
+    """Whether a folder can be read and holds anything: the mount point of a disk that is gone is empty."""
+    try:
+        with os.scandir(folder) as found:
+            return next(found, None) is not None
+    except OSError:
+        return False
 
 
 def _first_comes_first(outcomes: dict[int, Outcome]) -> None:
@@ -270,7 +281,9 @@ class _Commit:
             add_blob(self.tx, files.shard, "shard", self.now)
             add_blob(self.tx, files.vectors, "vectors", self.now)
         _write_quarantine(self.tx, self.claim, entries, final, self.now)
-        ledger.book(self.tx, self.plan.id, self.claim.pack, _lines(entries, final, self.plan.day))
+        held = [one.sha256 for one in final.values() if isinstance(one, Held)]
+        elsewhere = galleries.staged_elsewhere(self.tx, self.plan.need_gallery, self.plan.id, held)
+        ledger.book(self.tx, self.plan.id, self.claim.pack, _lines(entries, final, self.plan.day, elsewhere))
         leases.finish(self.tx, self.claim, self.now)
 
     def _stage(
@@ -352,15 +365,17 @@ def _item(entry: Entry, day: str) -> Item:
     )
 
 
-def _lines(entries: Sequence[Entry], outcomes: dict[int, Outcome], plan_day: str) -> list[ledger.Line]:
+def _lines(
+    entries: Sequence[Entry], outcomes: dict[int, Outcome], plan_day: str, elsewhere: Mapping[str, int]
+) -> list[ledger.Line]:
     tally = ledger.Tally()
     for entry in entries:
         day = entry.day or plan_day
         match outcomes[entry.number]:
             case Dropped(reason):
                 tally.dropped(READ, day, reason)
-            case Held():
-                tally.dropped(READ, day, KNOWN)
+            case Held(sha256):
+                tally.dropped(READ, day, f"{WAITS}{elsewhere[sha256]}" if sha256 in elsewhere else KNOWN)
             case Failed() as failed:
                 _count_failed(tally, failed, day)
             case Made() as made:
@@ -405,11 +420,3 @@ def _write_quarantine(tx: Tx, claim: Claim, entries: Sequence[Entry], outcomes: 
     ]
     if rows:
         tx.execute(sa.insert(quarantine), rows)
-
-
-def cancelled_lines(entries: Sequence[Entry], plan_day: str) -> list[ledger.Line]:
-    """The books of a pack that was cancelled before it ran."""
-    tally = ledger.Tally()
-    for entry in entries:
-        tally.dropped(READ, entry.day or plan_day, "cancelled")
-    return tally.lines()

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from relens import gallery as galleries
 from relens import ledger, releases
-from relens.bulk.importing import PACK_STAGE, SEAL, add_blob
-from relens.bulk.listings import Slice, read_slice
-from relens.bulk.packs import cancelled_lines
+from relens.bulk.importing import SEAL, add_blob
 from relens.gallery import Partition
 from relens.jobs import Claim, Hold, leases, plans
 from relens.jobs.plans import Plan
@@ -169,30 +167,3 @@ def _lines(tx: Tx, staged: _Staged, released: set[int]) -> list[ledger.Line]:
             )
         )
     return lines
-
-
-def cancel(catalog: Catalog, blobs: Blobs, plan_id: int) -> Plan:
-    """Book what did not run as dropped (`cancelled`); what is committed is sealed by the plan's last pack.
-
-    Conflict if the plan is over.
-    """
-    with catalog.begin() as tx:
-        plan = plans.lock(tx, plan_id)
-        plans.require_unfinished(plan)
-        _cancel_open(tx, blobs, plan, catalog.now(tx))
-        return plans.resume(tx, plan_id)
-
-
-def give_up(catalog: Catalog, blobs: Blobs, plan_id: int) -> None:
-    """End a plan whose gallery goes away: what did not run is booked as `cancelled`, and nothing is sealed."""
-    with catalog.begin() as tx:
-        plan = plans.lock(tx, plan_id)
-        if plan.ended_at is None:
-            now = catalog.now(tx)
-            _cancel_open(tx, blobs, plan, now)
-            plans.abandon(tx, plan_id, now)
-
-
-def _cancel_open(tx: Tx, blobs: Blobs, plan: Plan, now: float) -> None:
-    for pack, spec in plans.cancel_open(tx, plan.id, PACK_STAGE, now):
-        ledger.book(tx, plan.id, pack, cancelled_lines(read_slice(blobs, Slice(**spec)), plan.day))

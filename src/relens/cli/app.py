@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from typing import Any
 
 import typer
 
 from relens.cli import homes, imports, lists, models, processes, questions
 from relens.cli.output import FAILED, INTERRUPTED, WRONG_USE, exit_code, say, show_error
-from relens.errors import RelensError
+from relens.errors import Broken, RelensError
 
 app = typer.Typer(
     name="relens",
@@ -48,6 +49,15 @@ def main() -> None:
         say("relens: interrupted; the same command goes on where this one stopped")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
+        sys.exit(FAILED)
+    except OSError as error:
+        named = f": {error.filename}" if error.filename else ""
+        show_error(Broken("cli.disk", f"{error.strerror or error}{named}"), as_json=as_json)
+        sys.exit(FAILED)
+    except Exception as error:  # noqa: BLE001 - the last line before the user
+        traceback.print_exc()
+        hint = "this is a fault of relens: please report it, with what stands above"
+        show_error(Broken("cli.failed", f"{type(error).__name__}: {error}", hint=hint), as_json=as_json)
         sys.exit(FAILED)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -75,7 +76,8 @@ def down(home: HomeOption = None, as_json: JsonOption = False) -> int:
         raise Missing("cli.not-up", f"nothing is up on {found.path}")
     if "pid" not in server:
         raise Broken("cli.starting", "the server is still starting; try again in a moment")
-    os.kill(server["pid"], signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(server["pid"], signal.SIGTERM)
     deadline = time.monotonic() + DOWN_TIMEOUT_S
     while running_server(found) is not None:
         if time.monotonic() > deadline:

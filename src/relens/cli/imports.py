@@ -27,20 +27,23 @@ from relens.cli.output import (
     table,
     when,
 )
-from relens.errors import BadInput
+from relens.errors import BadInput, Broken
 from relens.gateway import Gateway
 from relens.jobs import WorkerPool
 from relens.wiring.lock import running_server
 
 POLL_S = 0.3
+PATIENCE_S = 300.0
+QUIET_S = 30.0
 LINE_EVERY_S = 10.0
 
 plans = typer.Typer(help="Plans: runs with an id, their progress and their books.", no_args_is_help=True)
 
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Worker processes. Default: the setting, else one per core.")
+    int | None,
+    typer.Option("--workers", min=1, help="Worker processes while no server is up. Default: one per core."),
 ]
-PlanArgument = Annotated[int, typer.Argument(help="The plan's id, from `relens plan ls`.")]
+PlanArgument = Annotated[int, typer.Argument(min=1, max=2**31 - 1, help="The plan's id, from `relens plan ls`.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -121,7 +124,8 @@ def resume(
     parts.start_logging(quiet=True)
     gateway = parts.in_process()
     gateway.resume(plan)
-    return _finish(parts, gateway, plan, workers or os.cpu_count() or 1, as_json=as_json)
+    count = workers or parts.settings.imports.workers or os.cpu_count() or 1
+    return _finish(parts, gateway, plan, count, as_json=as_json)
 
 
 @plans.command()
@@ -149,6 +153,12 @@ def plan_text(value: dict[str, Any]) -> str:
     if len(value.get("quarantine", [])) > 20:  # noqa: PLR2004
         lines.append(f"… and {len(value['quarantine']) - 20} more: --json lists all")
     lines += [f"check failed: {c['name']}: {c['detail']}" for c in value.get("checks", []) if not c["ok"]]
+    if "released" in value:
+        lines.append(f"released: {value['released']} objects, whose items show other pictures now")
+    for reason, count in value["tasks"][0]["dropped"].items():
+        if reason.startswith("waits-for-plan-"):
+            other = reason.rpartition("-")[2]
+            lines.append(f"{count} pictures become searchable with plan {other}: relens plan resume {other}")
     if "error" in value:
         lines.append(f"last error: {value['error']}")
     return "\n".join(lines)
@@ -170,7 +180,7 @@ def _watch(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int) -> No
     pool = WorkerPool(wiring.worker_argv(parts.home, plan=plan), workers)
     try:
         with _Progress() as progress:
-            while (value := gateway.plan(plan))["state"] == "running":
+            while (value := _look(gateway, plan))["state"] == "running":
                 if running_server(parts.home) is None:
                     pool.fill()
                 progress.update(value)
@@ -178,6 +188,19 @@ def _watch(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int) -> No
             progress.update(value)
     finally:
         pool.stop()
+
+
+def _look(gateway: Gateway, plan: int) -> dict[str, Any]:
+    """The plan as it stands. A catalog that does not serve for a while is waited for, as the workers do."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return gateway.plan(plan)
+        except Broken as error:
+            if time.monotonic() > deadline:
+                raise
+            say(f"waiting: {error}")
+            time.sleep(5.0)
 
 
 def _exit_code(plan: dict[str, Any]) -> int:
@@ -196,6 +219,8 @@ class _Progress:
         self._live = Live(console=Console(file=sys.stderr), transient=True) if sys.stderr.isatty() else None
         self._last_line = time.monotonic()
         self._last_error: str | None = None
+        self._last_done = -1
+        self._last_change = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -213,6 +238,11 @@ class _Progress:
         elif time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             say(text)
+        if plan["progress"]["done"] != self._last_done:
+            self._last_done, self._last_change = plan["progress"]["done"], time.monotonic()
+        elif time.monotonic() - self._last_change > QUIET_S and self._last_done < plan["progress"]["total"]:
+            self._last_change = time.monotonic()
+            say(f"nothing has moved for {QUIET_S:.0f} s; `relens status` and the server's log may say why")
         if plan.get("error") not in {None, self._last_error}:
             self._last_error = plan["error"]
             say(f"put aside, and tried again: {plan['error']}")

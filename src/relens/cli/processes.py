@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -30,11 +28,7 @@ def up(
 
     parts = wiring.open_parts(home)
     parts.start_logging()
-    if sys.stderr.isatty():
-        say(
-            f"relens on {parts.home.path}: http://127.0.0.1:{parts.settings.server.port if port is None else port}/docs"
-        )
-    run_server(parts, port=port)
+    run_server(parts, port=port, ready=lambda url: say(f"relens on {parts.home.path}: {url}/docs, until ctrl-C"))
     return DONE
 
 
@@ -42,6 +36,7 @@ def worker(
     plan: Annotated[int | None, typer.Option("--plan", help="Work on this plan only.")] = None,
     idle_s: Annotated[float, typer.Option("--idle", help="End after this many seconds without work.")] = 10.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log errors only.")] = False,
+    parent: Annotated[int | None, typer.Option("--parent", help="End when this process ends.")] = None,
     home: HomeOption = None,
 ) -> int:
     """Work packs off until there is nothing left to do. Started by `import` and `up`, or by hand on any machine."""
@@ -50,7 +45,6 @@ def worker(
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
-    parent = os.getppid()
     run_worker(
         parts.catalog,
         this_worker(),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from relens.gallery.batches import batches
 from relens.store import Tx
-from relens.store.schema import crops, items, labels, objects, orphans, pictures, tombstones, vectors
+from relens.store.schema import crops, items, labels, objects, orphans, pictures, plans, tombstones, vectors
 from relens.values import Box, Label
 
 
@@ -31,7 +31,8 @@ class Item:
     def to_json(self) -> dict[str, Any]:
         known = {"title": self.title, "price": self.price, "shop": self.shop}
         present = {name: value for name, value in known.items() if value is not None}
-        return {"id": self.key, "uri": self.uri, "day": self.day} | present | dict(self.data)
+        ours = {"id": self.key, "uri": self.uri, "day": self.day} | present
+        return ours | dict(self.data) | ours  # a free column never speaks for one of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,49 @@ def known_pictures(tx: Tx, gallery: int, sha256s: Iterable[str]) -> dict[str, in
         )
         found.update({row.sha256: row.id for row in tx.execute(query)})
     return found
+
+
+def staged_elsewhere(tx: Tx, gallery: int, plan: int, sha256s: Iterable[str]) -> dict[str, int]:
+    """Which of these pictures another plan has staged and not published yet: SHA-256 to that plan."""
+    found: dict[str, int] = {}
+    for some in batches(sha256s):
+        query = (
+            sa.select(pictures.c.sha256, objects.c.plan)
+            .join(objects, objects.c.picture == pictures.c.id)
+            .join(plans, plans.c.id == objects.c.plan)
+            .where(
+                pictures.c.gallery == gallery,
+                pictures.c.sha256.in_(some),
+                ~pictures.c.released,
+                plans.c.id != plan,
+                plans.c.sequence.is_(None),
+            )
+        )
+        found.update({row.sha256: row.plan for row in tx.execute(query)})
+    return found
+
+
+def discard(tx: Tx, gallery: int, plan: int, sequence: int) -> list[int]:
+    """Delete, as of `sequence`, all that a plan staged, with the items that show its pictures. Ids of the objects.
+
+    Call `lock` first. A later import of such a picture makes new objects.
+    """
+    deleted = sa.exists().where(tombstones.c.object == objects.c.id)
+    query = sa.select(objects.c.id, objects.c.picture).where(objects.c.plan == plan, ~deleted).order_by(objects.c.id)
+    rows = tx.execute(query).all()
+    for some in batches(sorted({row.picture for row in rows})):
+        tx.execute(sa.delete(items).where(items.c.picture.in_(some)))
+        tx.execute(sa.update(pictures).where(pictures.c.id.in_(some)).values(released=True))
+    if rows:
+        dead = [{"object": row.id, "gallery": gallery, "plan": plan, "sequence": sequence} for row in rows]
+        tx.execute(sa.insert(tombstones), dead)
+    return [row.id for row in rows]
+
+
+def count_released(tx: Tx, plan: int) -> int:
+    """How many objects a plan has deleted because the items that showed them show other pictures now."""
+    query = sa.select(sa.func.count()).select_from(tombstones).where(tombstones.c.plan == plan)
+    return int(tx.execute(query).scalar_one())
 
 
 def stage(tx: Tx, gallery: int, plan: int, new: Sequence[NewPicture], *, space: str, model: str) -> dict[str, int]:

@@ -155,8 +155,11 @@ class Gateway:
         return self.plan(plan_id)
 
     def cancel(self, plan_id: int) -> dict[str, Any]:
-        """Book what did not run as cancelled; what is committed is sealed by a worker. Conflict if the plan is over."""
-        bulk.cancel(self._catalog, self._blobs, plan_id)
+        """Book what did not run as cancelled; what is committed is sealed by a worker. Conflict if the plan is over.
+
+        A plan that cannot be sealed is given up: what it staged is deleted.
+        """
+        bulk.cancel(self._catalog, plan_id)
         return self.plan(plan_id)
 
     def unfinished(self) -> bool:
@@ -190,18 +193,18 @@ class Gateway:
 
     def remove_gallery(self, name: str) -> dict[str, Any]:
         """Remove a gallery: its plans are cancelled, its objects are gone from answers, its name is free."""
-        with self._catalog.read() as tx:
-            gallery = galleries.get(tx, name)
-            unfinished = plans.unfinished(tx, gallery.id)
-        for plan in unfinished:
-            bulk.give_up(self._catalog, self._blobs, plan)
         with self._catalog.begin() as tx:
+            gallery = galleries.get(tx, name)
+            now = self._catalog.now(tx)
+            unfinished = plans.unfinished(tx, gallery.id)
+            for plan in unfinished:
+                bulk.give_up(tx, plan, now)
             galleries.lock(tx, gallery.id)
-            if plans.unfinished(tx, gallery.id):
+            if plans.unfinished(tx, gallery.id):  # everything is taken back
                 raise Conflict(
                     "gallery.busy", f"an import into {name} has just begun", hint="wait for it, or remove it once more"
                 )
-            galleries.remove(tx, gallery.id, self._catalog.now(tx))
+            galleries.remove(tx, gallery.id, now)
         return {"removed": name, "cancelled_plans": unfinished}
 
     def releases(self) -> dict[str, Any]:
@@ -243,12 +246,13 @@ class Gateway:
 
     def status(self) -> dict[str, Any]:
         """Engines, unfinished plans, galleries and models at a glance."""
-        shown = self.plans()["plans"]
+        with self._catalog.read() as tx:
+            running = [views.plan_json(tx, plan, name) for plan, name in plans.newest_first(tx, only_unfinished=True)]
         return {
             "home": str(self._home.path),
             "missing": self.missing(),
             "engines": self._answers.running(),
-            "plans": [plan for plan in shown if "ended_at" not in plan],
+            "plans": running,
             "galleries": self.galleries()["galleries"],
             "models": [f"{model['name']}/{model['version']}" for model in self.models()["models"]],
         }

@@ -7,7 +7,7 @@ from typing import Any
 from relens import gallery as galleries
 from relens import ledger, releases
 from relens.gallery import Gallery
-from relens.jobs import plans, this_host
+from relens.jobs import host_name, plans
 from relens.jobs.plans import Plan
 from relens.models import Registered, registry
 from relens.releases import Release
@@ -31,6 +31,7 @@ def plan_json(tx: Tx, plan: Plan, gallery: str | None) -> dict[str, Any]:
         "eta_s": _eta_s(plan, progress),
         "error": progress["error"] if plan.ended_at is None else None,
         "sequence": plan.sequence,
+        "released": galleries.count_released(tx, plan.id) or None,
         "quarantine": plans.quarantined(tx, plan.id) or None,
     }
     if plan.view is not None:
@@ -82,7 +83,7 @@ def release_json(tx: Tx, release: Release) -> dict[str, Any]:
 
 def model_json(tx: Tx, model: Registered) -> dict[str, Any]:
     """A model version: task, licence, labels, digest, and the back-end that runs it here."""
-    chosen = registry.backend_of(tx, this_host(), model.digest)
+    chosen = registry.backend_of(tx, host_name(), model.digest)
     return present(
         {
             "name": model.name,

@@ -4,7 +4,7 @@ A pack is worked off by one worker at a time and exactly once in effect: its res
 fenced by the epoch of the claim. Which handler runs a pack, and what it means, is decided above.
 """
 
-from relens.jobs.hosts import Worker, is_alive, start_time, this_host, this_worker
+from relens.jobs.hosts import Worker, host_name, is_alive, start_time, this_host, this_worker
 from relens.jobs.leases import MAX_LOSSES, Claim
 from relens.jobs.loop import Hold, Interrupted, run_worker
 from relens.jobs.pool import WorkerPool, parent_is_gone
@@ -16,6 +16,7 @@ __all__ = [
     "Interrupted",
     "Worker",
     "WorkerPool",
+    "host_name",
     "is_alive",
     "parent_is_gone",
     "run_worker",

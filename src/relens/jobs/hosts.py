@@ -27,6 +27,11 @@ def this_worker() -> Worker:
     return Worker(this_host(), os.getpid(), start_time(os.getpid()) or "")
 
 
+def host_name() -> str:
+    """The name of this machine, the same after a restart."""
+    return socket.gethostname()
+
+
 @functools.cache
 def this_host() -> str:
     """Name, boot and process namespace of this host."""

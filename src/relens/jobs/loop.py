@@ -132,30 +132,40 @@ def _run(catalog: Catalog, held: Claim, handler: Handler, lease_s: float, stop: 
         bound.info("pack done")
     except Interrupted:
         bound.info("pack given back")
-        _try(catalog, lambda tx, _now: leases.give_back(tx, held))
+        _try(catalog, lease_s, lambda tx, _now: leases.give_back(tx, held))
     except RelensError as error:
         if error.code == "jobs.lease-lost":
             bound.warning("lease lost")
         elif error.code == "gallery.changed":
             bound.info("pack runs again", why=error.message)
-            _try(catalog, lambda tx, _now: leases.give_back(tx, held))
+            _try(catalog, lease_s, lambda tx, _now: leases.give_back(tx, held))
         else:
             message = str(error)
             bound.warning("pack put aside", error=message, code=error.code)
-            _try(catalog, lambda tx, now: leases.back_off(tx, held, now, message))
+            _try(catalog, lease_s, lambda tx, now: leases.back_off(tx, held, now, message))
+    except (KeyboardInterrupt, SystemExit):
+        _try(catalog, 0.0, lambda tx, _now: leases.give_back(tx, held))
+        raise
     except Exception as error:  # noqa: BLE001 - a fault of ours must not take the worker down with it
         bound.exception("pack put aside")
         message = f"{type(error).__name__}: {error}"
-        _try(catalog, lambda tx, now: leases.back_off(tx, held, now, message))
+        _try(catalog, lease_s, lambda tx, now: leases.back_off(tx, held, now, message))
     finally:
         hold.release()
         keeper.join()
 
 
-def _try(catalog: Catalog, write: Callable[..., None]) -> None:
-    """Write how a pack ended; if the catalog does not serve, the lease runs out and says the same."""
-    try:
-        with catalog.begin() as tx:
-            write(tx, catalog.now(tx))
-    except Broken as error:
-        log.warning("could not write how a pack ended", error=error.message)
+def _try(catalog: Catalog, lease_s: float, write: Callable[..., None]) -> None:
+    """Write how a pack ended. A catalog that does not serve is waited for, no longer than the lease would last."""
+    deadline = time.monotonic() + lease_s
+    while True:
+        try:
+            with catalog.begin() as tx:
+                write(tx, catalog.now(tx))
+        except Broken as error:
+            log.warning("could not write how a pack ended", error=error.message)
+            if time.monotonic() > deadline:
+                return
+            time.sleep(1.0)
+        else:
+            return

@@ -136,12 +136,14 @@ def lock(tx: Tx, plan: int) -> Plan:
     return get(tx, plan, lock=True)
 
 
-def newest_first(tx: Tx, limit: int = 100) -> list[tuple[Plan, str | None]]:
+def newest_first(tx: Tx, limit: int = 100, *, only_unfinished: bool = False) -> list[tuple[Plan, str | None]]:
     """Plans with the names of their galleries."""
     columns = [plans.c[name] for name in Plan.__dataclass_fields__]
     query = sa.select(*columns, galleries.c.name.label("gallery_name")).outerjoin(
         galleries, galleries.c.id == plans.c.gallery
     )
+    if only_unfinished:
+        query = query.where(plans.c.ended_at.is_(None))
     rows = tx.execute(query.order_by(plans.c.id.desc()).limit(limit)).mappings()
     return [(Plan(**{k: v for k, v in row.items() if k != "gallery_name"}), row["gallery_name"]) for row in rows]
 
@@ -168,12 +170,22 @@ def end(tx: Tx, plan: int, state: str, now: float, **values: Any) -> None:
     tx.execute(sa.update(plans).where(plans.c.id == plan).values(state=state, ended_at=now, **values))
 
 
-def abandon(tx: Tx, plan: int, now: float) -> None:
-    """Close a plan whose gallery goes away: nothing of it runs or commits any more, and nothing is booked."""
-    lock(tx, plan)
+def cannot_be_sealed(tx: Tx, plan: Plan, stage: str) -> bool:
+    """Whether the last pack of a plan, that of `stage`, was refused by its checks or failed too often."""
+    query = sa.select(packs.c.id).where(packs.c.plan == plan.id, packs.c.stage == stage, packs.c.state == "failed")
+    return plan.state == "held" or tx.execute(query).one_or_none() is not None
+
+
+def pack_of(tx: Tx, plan: int, stage: str) -> int:
+    """The only pack of a stage that has one."""
+    return int(tx.execute(sa.select(packs.c.id).where(packs.c.plan == plan, packs.c.stage == stage)).scalar_one())
+
+
+def abandon(tx: Tx, plan: int, now: float, **values: Any) -> None:
+    """Close a plan as cancelled: nothing of it runs or commits any more. Call `lock` first, and book what is open."""
     where = (packs.c.plan == plan, packs.c.state.in_(["open", "running", "failed"]))
     tx.execute(sa.update(packs).where(*where).values(state="cancelled", epoch=packs.c.epoch + 1, ended_at=now))
-    end(tx, plan, "cancelled", now)
+    end(tx, plan, "cancelled", now, **values)
 
 
 def hold(tx: Tx, plan: int, view: int) -> None:

@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerPool:
-    """Up to `count` processes started from `argv`."""
+    """Up to `count` processes started from `argv`; `--parent` with this process's pid is added to it."""
 
     def __init__(self, argv: Sequence[str], count: int) -> None:
-        self._argv = list(argv)
+        self._argv = [*argv, "--parent", str(os.getpid())]
         self._count = count
         self._running: dict[subprocess.Popen[bytes], float] = {}
         self._bad_starts = 0
@@ -48,19 +48,20 @@ class WorkerPool:
 
     def reap(self) -> int:
         """Forget those that ended. The number that still runs."""
-        for process, started in list(self._running.items()):
-            code = process.poll()
-            if code is None:
-                continue
+        ended = {process: started for process, started in self._running.items() if process.poll() is not None}
+        bad = False
+        for process, started in ended.items():
             del self._running[process]
-            if code != 0:
-                log.warning("worker ended", pid=process.pid, code=code)
-            early = code > 0 and time.monotonic() - started < START_S
-            self._bad_starts = self._bad_starts + 1 if early else 0
+            if process.returncode != 0:
+                log.warning("worker ended", pid=process.pid, code=process.returncode)
+            bad = bad or (process.returncode > 0 and time.monotonic() - started < START_S)
+        if ended:  # those that end together have one cause
+            self._bad_starts = self._bad_starts + 1 if bad else 0
         return len(self._running)
 
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._running]
+    def forgive(self) -> None:
+        """Try again after workers could not start."""
+        self._bad_starts = 0
 
     def stop(self) -> None:
         """Ask all to give back what they hold; after a grace, end them by force."""
@@ -76,6 +77,6 @@ class WorkerPool:
         self._running.clear()
 
 
-def parent_is_gone(parent: int) -> bool:
-    """Whether the process that started this one has ended."""
-    return os.getppid() != parent
+def parent_is_gone(parent: int | None) -> bool:
+    """Whether the process that started this one has ended. Nobody is waited for if nobody is named."""
+    return parent is not None and os.getppid() != parent

@@ -1,14 +1,15 @@
 """Model versions on disk: a folder that never changes, `models/<name>/<version>/`.
 
 Files, card, golden pictures with their outputs, a manifest of SHA-256 digests, and a marker that is written last: a
-folder without its marker is not there. The digest of the manifest names the version's content.
+folder without its marker is not there. The digest of what decides the model's answers names the version; its golden
+outputs, which differ in the last bits from machine to machine, are in the manifest but not in that digest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ GOLDEN_OUTPUTS = "golden/outputs.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A complete model version: its card, the digest of its manifest, and its folder."""
+    """A complete model version: its card, its digest (files and card, golden pictures left out), and its folder."""
 
     card: Card
     digest: str
@@ -89,18 +90,16 @@ class Shelf:
         """
         target = self.folder(card.name, card.version)
         every = {**files, CARD: card.to_yaml()}
-        manifest = canonical_json({name: _fact(data) for name, data in sorted(every.items())})
+        facts = {name: _fact(data) for name, data in sorted(every.items())}
         if (target / MARKER).is_file():
-            existing = self.open(card.name, card.version)
-            if existing.digest != digest_of(manifest):
-                raise Conflict(
-                    "models.version-exists",
-                    f"{existing.reference} exists with other content",
-                    hint="a version never changes: give the new content another version number",
-                )
-            return existing
-        self._write(target, every, manifest)
-        return self.open(card.name, card.version)
+            try:
+                existing = self.open(card.name, card.version, verify=True)
+            except Broken:
+                target.rename(target.with_name(f".{target.name}.corrupt-{uuid.uuid4().hex[:8]}"))
+            else:
+                return _same(existing, facts)
+        self._write(target, every, canonical_json(facts))
+        return _same(self.open(card.name, card.version, verify=True), facts)
 
     def open(self, name: str, version: int, *, verify: bool = False) -> Artifact:
         """A version whose manifest and sizes are right; with `verify`, every byte too.
@@ -115,15 +114,17 @@ class Shelf:
                 f"there is no model {name}/{version}",
                 hint="`relens model ls` lists them; `relens model fetch imagenet` brings the default ones",
             )
-        manifest = (folder / MANIFEST).read_bytes()
-        digest = digest_of(manifest)
-        if marker.read_text(encoding="utf-8").strip() != digest:
+        try:
+            manifest = (folder / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            raise _changed(folder, MANIFEST) from None
+        if marker.read_text(encoding="utf-8").strip() != digest_of(manifest):
             raise _changed(folder, MANIFEST)
         facts = json.loads(manifest)
         for file, fact in facts.items():
             _check(folder, file, fact, verify=verify)
         card = read_card((folder / CARD).read_bytes())
-        return Artifact(card, digest, folder, facts[card.file]["sha256"])
+        return Artifact(card, _identity(facts), folder, facts[card.file]["sha256"])
 
     def versions(self) -> list[tuple[str, int]]:
         """Every complete version: (name, version), in order."""
@@ -137,12 +138,28 @@ class Shelf:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
                 write_file_durably(temporary / name, data)
             sync_folder(temporary)
-            if target.exists():  # half a version, left by a crash of somebody's copy: it has no marker
+            if target.exists() and not (target / MARKER).exists():  # half a version, left by a crash of a copy
                 shutil.rmtree(target)
-            os.rename(temporary, target)  # noqa: PTH104 - a folder onto nothing, in one step
+            with contextlib.suppress(OSError):  # somebody else has just published it: theirs stays, and is compared
+                temporary.rename(target)
             sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _identity(facts: Mapping[str, Mapping[str, str | int]]) -> str:
+    """The digest of a version: of all its files but the golden ones."""
+    return digest_of({name: dict(fact) for name, fact in facts.items() if not name.startswith(f"{GOLDEN}/")})
+
+
+def _same(existing: Artifact, facts: Mapping[str, Mapping[str, str | int]]) -> Artifact:
+    if existing.digest != _identity(facts):
+        raise Conflict(
+            "models.version-exists",
+            f"{existing.reference} exists with other content",
+            hint="a version never changes: give the new content another version number",
+        )
+    return existing
 
 
 def _fact(data: bytes) -> dict[str, str | int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from relens.errors import BadInput, Missing
+from relens.errors import BadInput, Conflict, Missing
 from relens.models.artifacts import Artifact
 from relens.models.card import Card, read_card
 from relens.store import Tx, insert_if_absent
@@ -37,19 +37,22 @@ class Registered:
 
 
 def register(tx: Tx, artifact: Artifact, now: float) -> None:
-    """Make a version known, with its space; the first version of a name becomes `stable`. Again changes nothing."""
+    """Make a version known, with its space; the first version of a name becomes `stable`. Again changes nothing.
+
+    Conflict if the catalog knows other content under that version: another machine may have brought it in.
+    """
     card = artifact.card
+    values = {"name": card.name, "version": card.version, "digest": artifact.digest, "card": card.to_json()}
+    insert_if_absent(tx, models, **values, created_at=now)
     known = tx.execute(
         sa.select(models.c.digest).where(models.c.name == card.name, models.c.version == card.version)
     ).scalar_one_or_none()
-    if known == artifact.digest:
-        return
-    values = {"name": card.name, "version": card.version, "digest": artifact.digest, "card": card.to_json()}
-    if known is None:
-        insert_if_absent(tx, models, **values, created_at=now)
-    else:  # its folder was removed by hand and made again with other content; frozen lenses keep the old digest
-        where = (models.c.name == card.name, models.c.version == card.version)
-        tx.execute(sa.update(models).where(*where).values(**values, created_at=now))
+    if known != artifact.digest:
+        raise Conflict(
+            "models.version-exists",
+            f"the catalog knows other content as {artifact.reference}: {known}, not {artifact.digest}",
+            hint="a version never changes: copy the folder from where it came in first, or take another version number",
+        )
     insert_if_absent(tx, spaces, digest=artifact.space, dim=card.dim, document=card.space(artifact.weights))
     insert_if_absent(tx, model_labels, name=card.name, label=STABLE, version=card.version)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from importlib import resources
 from pathlib import Path
 
 from relens.errors import BadInput, Missing
 from relens.models import Artifact, Registered, Shelf, registry
-from relens.recipes.lens import Lens, Recipe, freeze, read_recipe
+from relens.recipes.lens import NAME, Lens, Recipe, freeze, read_recipe
 from relens.store import Catalog
 
 BUILT_IN = ("photos",)
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class RecipeBook:
@@ -47,6 +45,12 @@ class RecipeBook:
             if known is not None and known[0] == stamp:
                 return known[1]
             recipe = read_recipe(path.read_bytes(), source=str(path))
+            if not isinstance(named, Path) and recipe.name != named:
+                raise BadInput(
+                    "recipes.other-name", f"{path} calls itself {recipe.name!r}", hint=f"write `recipe: {named}` in it"
+                )
+        except IsADirectoryError:
+            raise BadInput("recipes.bad-recipe", f"{path} is a folder, not a recipe") from None
         except FileNotFoundError:
             have = ", ".join(self.names()) or "none"
             raise Missing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from relens.values import Floats, digest_of
 
 ROLES = ("embed", "classify")
 MAX_LABELS = 100
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Recipe:
     models: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise _bad("recipe", self.name, "a name of letters, digits, `.`, `_` and `-`")
         if self.detect != "whole":
             raise _bad("detect", self.detect, "`whole`")
         _require("crop.short_side_px", self.short_side_px, 32, 4096)

@@ -22,6 +22,8 @@ from relens.rest.failures import failure
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]+))(?::\d*)?")
+OWN_PAGES = frozenset({"same-origin", "none"})
+"""What a browser says of requests from our own pages and of those that no page makes; another port is another site."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CLIENT_GONE = 499
 """What is logged for a client that left before its answer; nobody receives it. The number is nginx's."""
@@ -70,7 +72,7 @@ class Border:
                     f"host {host!r} is not served here",
                     hint=f"call this server as {', '.join(sorted(self._allowed))}",
                 )
-        if scope["method"] not in SAFE_METHODS and headers.get("sec-fetch-site") == "cross-site":
+        if scope["method"] not in SAFE_METHODS and headers.get("sec-fetch-site", "none") not in OWN_PAGES:
             raise Denied("rest.cross-site", "a page of another site may not send this", hint="call from a program")
 
 

@@ -26,7 +26,7 @@ from relens.telemetry import Stopwatch
 from relens.values import FoundObject, Match, MatchedObject, PictureInfo, Recognition, SearchAnswer, digest_of
 from relens.vectors import Hits, Segment, open_segment, search
 
-KEPT_VIEWS = 4
+KEPT_VIEWS = 16
 MAX_K = 1000
 
 
@@ -55,6 +55,7 @@ class Engine:
         self._pipeline = pipeline
         self._releases: OrderedDict[str, OpenView] = OrderedDict()
         self._segments: dict[str, Segment] = {}
+        self._verified: set[str] = set()
         self._opening = threading.Lock()
 
     def answer(self, question: Question) -> Answer:
@@ -62,6 +63,7 @@ class Engine:
         watch = Stopwatch()
         with watch.phase("open"):
             view = self._open(question.release)
+        _check(view, question)
         picture, described = self._look(question, watch)
         if question.use == "recognize":
             return self._recognition(view, picture, described, watch)
@@ -93,15 +95,7 @@ class Engine:
         question: Question,
         watch: Stopwatch,
     ) -> SearchAnswer:
-        if view.release.gallery is None:
-            raise BadInput("serving.no-gallery", f"release {view.release.name} has no gallery to search")
-        if question.must_see > view.sequence:
-            raise Conflict(
-                "serving.too-old",
-                f"release {view.release.name} has seen sequence {view.sequence}, not {question.must_see}",
-            )
-        if not 1 <= question.k <= MAX_K:
-            raise BadInput("serving.bad-k", f"k is {question.k}, not 1 to {MAX_K}")
+        assert view.release.gallery is not None
         with watch.phase("search"):
             hits = [search(view.segments, said.vector, question.k, dead=view.dead) for _, said in described]
         with watch.phase("fetch"):
@@ -168,12 +162,28 @@ class Engine:
 
     def _open_segment(self, digest: str) -> Segment:
         if digest not in self._segments:
-            self._segments[digest] = open_segment(self._blobs, digest, verify=True)
+            # Every byte once per engine; manifest and size whenever it is opened.
+            self._segments[digest] = open_segment(self._blobs, digest, verify=digest not in self._verified)
+            self._verified.add(digest)
         return self._segments[digest]
 
     def _forget_segments(self) -> None:
         used = {segment.digest for view in self._releases.values() for segment in view.segments}
         self._segments = {digest: segment for digest, segment in self._segments.items() if digest in used}
+
+
+def _check(view: OpenView, question: Question) -> None:
+    """Refuse what cannot be answered before any work is done for it."""
+    if question.use != "search":
+        return
+    if view.release.gallery is None:
+        raise BadInput("serving.no-gallery", f"release {view.release.name} has no gallery to search")
+    if question.must_see > view.sequence:
+        raise Conflict(
+            "serving.too-old", f"release {view.release.name} has seen sequence {view.sequence}, not {question.must_see}"
+        )
+    if not 1 <= question.k <= MAX_K:
+        raise BadInput("serving.bad-k", f"k is {question.k}, not 1 to {MAX_K}")
 
 
 class InProcess:

@@ -6,8 +6,10 @@ that cannot start is left alone for a moment, and the reason is told.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -32,6 +34,7 @@ from relens.telemetry import ENGINE_STARTS, ENGINES
 START_TIMEOUT_S = 60.0
 REST_S = 2.0
 GRACE_S = 5.0
+SEND_TIMEOUT_S = 5
 SLACK_S = 5.0
 """How much longer than a question may wait the front waits for its answer: the time to run one."""
 
@@ -50,6 +53,8 @@ class EngineProcess:
         self.lens = lens
         self.started_at = time.time()
         here, there = socket.socketpair()
+        # An engine that does not read is as good as dead: nobody waits for it without end.
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_TIMEOUT_S, 0))
         self._connection = here
         command = [*argv, "--lens", lens, "--fd", str(there.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
@@ -67,7 +72,11 @@ class EngineProcess:
         try:
             first = self._ready.result(timeout_s)
         except FutureTimeout:
-            raise Busy("serving.starting", "the engine is still loading", retry_after_s=1.0) from None
+            raise Broken(
+                "serving.slow-start",
+                f"the engine of lens {self.lens[:12]} was not loaded within {timeout_s:g} s",
+                hint="is the machine very busy, or the disk very slow? it is tried again with the next question",
+            ) from None
         except Died:
             raise Broken(
                 "serving.engine-died",
@@ -89,6 +98,7 @@ class EngineProcess:
                 send_frame(self._connection, {"id": number, **question.header()}, question.data)
             except OSError:
                 self._pending.pop(number, None)
+                self._process.kill()
                 raise Died from None
         try:
             answer = future.result(question.timeout_s + SLACK_S)
@@ -105,7 +115,8 @@ class EngineProcess:
 
     def stop(self) -> None:
         """End the process: first by closing its socket, then by force."""
-        self._connection.close() if self.dead else self._connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._connection.shutdown(socket.SHUT_RDWR)
         try:
             self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -122,9 +133,10 @@ class EngineProcess:
                 waiting = self._pending.pop(header["id"], None)
                 if waiting is not None:
                     waiting.set_result(header)
-        except OSError:
-            pass
-        self._bury()
+        except (OSError, ValueError) as error:
+            log.warning("the line to an engine broke", pid=self.pid, error=str(error))
+        finally:
+            self._bury()
 
     def _bury(self) -> None:
         with self._lock:
@@ -134,6 +146,7 @@ class EngineProcess:
             self._ready.set_exception(Died())
         for waiting in pending.values():
             waiting.set_exception(Died())
+        self._process.kill()  # without a line it is of no use to anybody
         self._process.wait()
 
 
@@ -146,6 +159,7 @@ class Engines:
         self._failed: dict[str, tuple[float, RelensError]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._closed = False
 
     def ask(self, lens: str, question: Question) -> Answer:
         """Answer by the lens's engine; asked once more of a new engine if that one dies."""
@@ -160,16 +174,13 @@ class Engines:
             hint="if it is always the same picture, keep it and report it; the log has the engines' last words",
         )
 
-    def warm(self, lens: str) -> None:
-        """Start the engine of a lens ahead of the first question."""
-        self._engine(lens)
-
     def running(self) -> list[dict[str, Any]]:
         with self._lock:
             return [engine.to_json() for engine in self._running.values()]
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             engines, self._running = list(self._running.values()), {}
         for engine in engines:
             engine.stop()
@@ -193,6 +204,8 @@ class Engines:
         failed_at, error = self._failed.get(lens, (-REST_S, None))
         if error is not None and time.monotonic() - failed_at < REST_S:
             raise error
+        if self._is_closed():
+            raise Busy("serving.closing", "the server is ending", retry_after_s=5.0)
         engine = EngineProcess(self._argv(), lens)
         ENGINE_STARTS.inc()
         try:
@@ -204,4 +217,9 @@ class Engines:
         with self._lock:
             self._running[lens] = engine
             ENGINES.set(len(self._running))
+        if self._is_closed():  # it was meanwhile
+            engine.stop()
         return engine
+
+    def _is_closed(self) -> bool:
+        return self._closed

@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,8 +50,9 @@ def insert_if_absent(tx: Tx, table: sa.Table, returning: sa.Column[Any] | None =
 class Catalog:
     """The database of one home. Safe to use from many threads; not to be carried over a fork."""
 
-    def __init__(self, url: str) -> None:
-        self.url = sa.make_url(url)
+    def __init__(self, url: str | Path) -> None:
+        """`url` of a database, or the path of an SQLite file."""
+        self.url = sa.URL.create("sqlite", database=str(url)) if isinstance(url, Path) else sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         try:
             self._engine = _sqlite_engine(self.url) if self.is_sqlite else _server_engine(self.url)
@@ -83,6 +85,9 @@ class Catalog:
 
     def upgrade(self) -> None:
         """Bring the schema to this relens's revision. Broken if a newer one has written it."""
+        with self.read() as tx:
+            if _revision(tx) == SCHEMA_REVISION:
+                return
         with self.begin() as tx:
             if not self.is_sqlite:
                 tx.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
@@ -116,7 +121,8 @@ def _unavailable(url: sa.URL, error: DBAPIError) -> Broken:
 
 
 def _sqlite_engine(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    arguments = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    engine = sa.create_engine(url, connect_args=arguments, hide_parameters=True)  # parameters are people's data
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -138,7 +144,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 def _server_engine(url: sa.URL) -> sa.Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=20)
+    return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=5, max_overflow=20)
 
 
 def _revision(tx: Tx) -> str | None:

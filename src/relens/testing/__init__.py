@@ -1,5 +1,8 @@
 """Conformance suites that any back-end must pass: subclass one, say how to make yours, and let pytest collect it.
 
+Those of the catalog and of what lives in it ask for a fixture `catalog` instead; `rows` and `homes` are what they, and
+tests of whole flows, start from.
+
     class TestMyBlobs(BlobsContract):
         def make(self, tmp_path): return MyBlobs(tmp_path)
 

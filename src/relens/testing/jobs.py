@@ -207,6 +207,15 @@ class LeaseContract:
         other = must_claim(catalog)
         assert (other.number, other.careful, dict(other.losses)) == (2, False, {})
 
+    def test_a_loss_after_everything_was_put_down_blames_nobody(self, catalog: Catalog) -> None:
+        make_plan(catalog, packs=1)
+        lose(catalog, must_claim(catalog))
+        held = must_claim(catalog)
+        write(catalog, lambda tx: leases.take_in_hand(tx, held, "7"))
+        write(catalog, lambda tx: leases.put_down(tx, held))
+        lose(catalog, held)
+        assert dict(must_claim(catalog).losses) == {}
+
     # -- errors that are nobody's picture's
 
     def test_back_off_doubles_and_ends_in_a_pack_that_rests(self, catalog: Catalog) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -15,6 +16,7 @@ from relens.store.blobs import write_file_durably
 
 LOCK = "up.lock"
 NOTE = "up.json"
+PATIENCE_S = 1.0
 
 
 @contextlib.contextmanager
@@ -22,7 +24,7 @@ def server_lock(home: Home) -> Iterator[None]:
     """Hold the home's server lock; children do not inherit it. Conflict, naming the holder's pid, if it is held."""
     home.run.mkdir(parents=True, exist_ok=True)
     with (home.run / LOCK).open("a+") as file:
-        if not _try_lock(file):
+        if not _wait_for_lock(file):
             pid = (read_note(home) or {}).get("pid", "unknown")
             raise Conflict(
                 "wiring.already-up",
@@ -55,16 +57,26 @@ def running_server(home: Home) -> dict[str, Any] | None:
     """`{"pid", "url"}` of the server that holds the home's lock now; None if there is none, `{}` while it starts."""
     try:
         with (home.run / LOCK).open("a+") as file:
-            if _try_lock(file):
+            if _try_lock(file, fcntl.LOCK_SH):  # shared: those who only look do not see each other
                 return None
     except FileNotFoundError:
         return None
     return read_note(home) or {}
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _wait_for_lock(file: IO[str]) -> bool:
+    """Take the lock, with a little patience for those who only look whether it is taken."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not _try_lock(file, fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 import uvicorn
 
-from relens.errors import BadInput, Broken, Conflict
+from relens.errors import BadInput, Conflict
 from relens.gateway import Gateway
 from relens.jobs import WorkerPool
 from relens.rest import create_app
@@ -21,13 +21,17 @@ from relens.wiring.lock import server_lock, write_note
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TEND_S = 0.25
+PAUSE_S = 10.0
 STALE_S = 24 * 3600.0
 
 log = structlog.get_logger(__name__)
 
 
-def run_server(parts: Parts, *, port: int | None = None) -> None:
-    """Serve until SIGINT or SIGTERM. Conflict if another server runs on this home or the port is taken."""
+def run_server(parts: Parts, *, port: int | None = None, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` is told the URL.
+
+    Conflict if another server runs on this home or the port is taken.
+    """
     host = parts.settings.server.host
     if host not in LOOPBACK:
         raise BadInput(
@@ -41,13 +45,13 @@ def run_server(parts: Parts, *, port: int | None = None) -> None:
         workers = _Workers(parts, gateway)
         workers.start()
         try:
-            _serve(parts, gateway, listener)
+            _serve(parts, gateway, listener, ready)
         finally:
             workers.stop()
             gateway.close()
 
 
-def _serve(parts: Parts, gateway: Gateway, listener: socket.socket) -> None:
+def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Callable[[str], None]) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     server = parts.settings.server
@@ -56,6 +60,7 @@ def _serve(parts: Parts, gateway: Gateway, listener: socket.socket) -> None:
     app = create_app(gateway, max_bytes=parts.settings.limits.max_bytes, allowed_hosts=LOOPBACK, questions=questions)
     settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
     write_note(parts.home, url)
+    ready(url)
     log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
     _Server(settings).run(sockets=[listener])
     log.info("down")
@@ -114,6 +119,7 @@ class _Workers:
                     self._pool.fill()
                 else:
                     self._pool.reap()
-            except Broken as error:
-                log.error("workers", error=str(error))  # noqa: TRY400 - the error says it; a traceback says no more
-                self._over.wait(10.0)
+            except Exception:  # whatever it is, imports must not wait for ever for workers that nobody starts
+                log.exception("workers cannot be started; trying again", pause_s=PAUSE_S)
+                self._over.wait(PAUSE_S)
+                self._pool.forgive()
