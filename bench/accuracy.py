@@ -1,7 +1,7 @@
 """`python -m bench.accuracy FOLDER`: does it name and find real photographs? It needs labelled ones, so it runs alone.
 
-The folder holds pictures and `labels.csv` with the columns `file` and `class_index` (0 to 999, the usual order of ImageNet).
-Each picture is imported, asked again as it is, and asked as a copy with 5 % cut from each side at JPEG quality 60.
+The folder holds pictures and `labels.csv` with the columns `file` and `class_index` (0 to 999, ImageNet's order). Each
+picture is imported, asked again as it is, and asked as a copy with 5 % cut from each side at JPEG quality 60.
 """
 
 from __future__ import annotations

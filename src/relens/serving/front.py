@@ -98,6 +98,7 @@ class EngineProcess:
                 send_frame(self._connection, {"id": number, **question.header()}, question.data)
             except OSError:
                 self._pending.pop(number, None)
+                self.dead = True
                 self._process.kill()
                 raise Died from None
         try:

@@ -174,7 +174,7 @@ def test_all_names_are_answered_if_none_are_given(ask):
 
 
 @pytest.mark.parametrize(
-    ("site", "status"), [("cross-site", 403), ("same-origin", 200), ("same-site", 200), ("none", 200)]
+    ("site", "status"), [("cross-site", 403), ("same-origin", 200), ("same-site", 403), ("none", 200)]
 )
 def test_a_page_of_another_site_cannot_make_a_browser_change_something(ask, gateway, site, status):
     response = ask("POST", "/v1/plans/7/cancel", headers={"Sec-Fetch-Site": site})
