@@ -361,6 +361,42 @@ class ItemContract:
             again = galleries.known_pictures(tx, gallery.id, [a_picture("one").sha256])
             assert len(again) == 1
 
+    def test_what_a_plan_brought_can_be_discarded_with_all_that_shows_it(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            kept = stage(tx, gallery, plan, [a_picture("kept")])["kept"]
+            publish_plan(tx, gallery, plan)
+            second = a_plan(tx, gallery, key="second")
+            gone = stage(tx, gallery, second, [a_picture("gone", objects=2), a_picture("dead")])
+            bury(tx, gallery, gone["dead"][0], 1)
+            picture = galleries.known_pictures(tx, gallery.id, [a_picture("gone").sha256])[a_picture("gone").sha256]
+            show(tx, gallery, second, (an_item("another"), picture))
+            assert galleries.discard(tx, gallery.id, second, 2) == gone["gone"]
+            assert galleries.dead_since(tx, gallery.id, 1, 2).tolist() == gone["gone"]
+            assert {item.key for item in read_items(tx)} == {"kept", "dead"}
+            assert galleries.known_pictures(tx, gallery.id, [a_picture("gone").sha256]) == {}
+            assert galleries.get_object(tx, kept[0]).items == (an_item("kept"),)
+            assert galleries.discard(tx, gallery.id, second, 3) == []
+            assert min(stage(tx, gallery, second, [a_picture("gone")])["gone"]) > max(gone["gone"])
+
+    def test_what_another_plan_has_not_published_yet_is_known_as_its(self, catalog: Catalog) -> None:
+        digests = {name: a_picture(name).sha256 for name in ("published", "staged", "mine", "released", "elsewhere")}
+        with catalog.begin() as tx:
+            gallery, plan = start(tx)
+            stage(tx, gallery, plan, [a_picture("published")])
+            publish_plan(tx, gallery, plan)
+            second, third = (a_plan(tx, gallery, key=key) for key in ("second", "third"))
+            stage(tx, gallery, second, [a_picture("staged", objects=2), a_picture("released")])
+            stage(tx, gallery, third, [a_picture("mine")])
+            mine = galleries.known_pictures(tx, gallery.id, [digests["mine"]])[digests["mine"]]
+            show(tx, gallery, third, (an_item("released"), mine))
+            galleries.release_orphans(tx, gallery.id, third, 2)
+            other, other_plan = start(tx, "other")
+            stage(tx, other, other_plan, [a_picture("elsewhere")])
+            found = galleries.staged_elsewhere(tx, gallery.id, third, digests.values())
+            assert found == {digests["staged"]: second}
+            assert galleries.staged_elsewhere(tx, gallery.id, second, digests.values()) == {digests["mine"]: third}
+
     def test_the_dead_are_those_of_the_gallery_after_one_sequence_and_up_to_another(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
             gallery, plan = start(tx)
