@@ -25,7 +25,7 @@ from relens.models.wheels import Wheel, read_wheel
 from relens.store.blobs import write_file_durably
 from relens.values import Match, Pixels, digest_of
 from relens.vision import decode, encode_jpeg
-from relens.wiring import open_gateway
+from relens.wiring import open_local
 
 ROOT = Path(__file__).resolve().parent
 DEMO = ROOT / "demo"
@@ -308,7 +308,7 @@ def main(arguments: Sequence[str]) -> int:
     if not job.queries:
         print(f"demo: none of the pictures in {job.source} could be read", file=sys.stderr)
         return 1
-    gateway = open_gateway(HOME)
+    gateway = open_local(HOME)
     try:
         asked = [ask(gateway, job.gallery, query) for query in job.queries]
         write_page(gateway, job, asked, transcript)

@@ -49,12 +49,6 @@ class ImportRequest:
     pack_size: int
     workers: int
 
-    @property
-    def key(self) -> str:
-        return digest_of(
-            {"source": os.fsencode(self.source.path).hex(), "gallery": self.gallery, "recipe": self.recipe}
-        )
-
 
 def plan_import(catalog: Catalog, blobs: Blobs, request: ImportRequest) -> tuple[int, bool]:
     """Write the plan of an import with its packs, in one transaction: its id, and whether it was there already.
@@ -120,7 +114,8 @@ def _spec(request: ImportRequest, listing: str) -> dict[str, Any]:
 
 
 def _key(gallery: int, request: ImportRequest) -> str:
-    return digest_of({"gallery": gallery, "request": request.key})
+    """What makes two requests the same."""
+    return digest_of({"gallery": gallery, "source": os.fsencode(request.source.path).hex(), "recipe": request.recipe})
 
 
 def _pack_size(count: int, request: ImportRequest) -> int:

@@ -88,7 +88,7 @@ def import_pictures(
 @plans.command("ls")
 def list_plans(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Plans, newest first."""
-    value = wiring.open_gateway(home).plans()
+    value = wiring.open_local(home).plans()
     rows = [
         [
             p["id"],
@@ -110,7 +110,7 @@ def list_plans(home: HomeOption = None, as_json: JsonOption = False) -> int:
 @plans.command("show")
 def show_plan(plan: PlanArgument, home: HomeOption = None, as_json: JsonOption = False) -> int:
     """A plan with its funnel, and what went to quarantine."""
-    value = wiring.open_gateway(home).plan(plan)
+    value = wiring.open_local(home).plan(plan)
     show(value, as_json=as_json, text=lambda: plan_text(value))
     return DONE
 

@@ -17,7 +17,7 @@ releases = typer.Typer(help="Releases: what answers, a lens with a view.", no_ar
 @galleries.command("ls")
 def list_galleries(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Galleries with their recipes, counts and releases."""
-    value = wiring.open_gateway(home).galleries()
+    value = wiring.open_local(home).galleries()
     rows = [
         [g["name"], g["recipe"], g["counts"]["pictures"], g["counts"]["items"], g["counts"]["objects"], g["release"]]
         for g in value["galleries"]
@@ -30,7 +30,7 @@ def list_galleries(home: HomeOption = None, as_json: JsonOption = False) -> int:
 @galleries.command("show")
 def show_gallery(name: str, home: HomeOption = None, as_json: JsonOption = False) -> int:
     """A gallery: what it holds and what answers for it."""
-    value = wiring.open_gateway(home).gallery(name)
+    value = wiring.open_local(home).gallery(name)
     show(value, as_json=as_json, text=lambda: _lines(value))
     return DONE
 
@@ -43,7 +43,7 @@ def remove_gallery(
     as_json: JsonOption = False,
 ) -> int:
     """Remove a gallery: its plans are cancelled, its objects are gone from answers, its name is free."""
-    gateway = wiring.open_gateway(home)
+    gateway = wiring.open_local(home)
     found = gateway.gallery(name)
     if not yes:
         raise BadInput(
@@ -57,7 +57,7 @@ def remove_gallery(
 @releases.command("ls")
 def list_releases(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Releases, newest first, with the aliases that mean them now."""
-    value = wiring.open_gateway(home).releases()
+    value = wiring.open_local(home).releases()
     rows = [
         [
             r["name"],
@@ -77,7 +77,7 @@ def list_releases(home: HomeOption = None, as_json: JsonOption = False) -> int:
 @releases.command("show")
 def show_release(name: str, home: HomeOption = None, as_json: JsonOption = False) -> int:
     """A release: lens, models, view, and the checks that the view passed."""
-    value = wiring.open_gateway(home).release(name)
+    value = wiring.open_local(home).release(name)
     show(value, as_json=as_json, text=lambda: _lines(value))
     return DONE
 

@@ -38,7 +38,7 @@ def fetch(
 @app.command("ls")
 def list_models(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Models with their licences, labels, and the back-end that runs each here."""
-    value = wiring.open_gateway(home).models()
+    value = wiring.open_local(home).models()
     show(value, as_json=as_json, text=lambda: table([_row(model) for model in value["models"]], _HEADER))
     return DONE
 
@@ -50,7 +50,7 @@ def show_model(
     as_json: JsonOption = False,
 ) -> int:
     """A model's card and what the home knows of it."""
-    value = wiring.open_gateway(home).model(model)
+    value = wiring.open_local(home).model(model)
     show(value, as_json=as_json, text=lambda: "\n".join(f"{key:10} {shown}" for key, shown in value.items()))
     return DONE
 

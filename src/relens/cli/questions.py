@@ -32,7 +32,7 @@ def search(
     as_json: JsonOption = False,
 ) -> int:
     """Find the objects of a gallery that look most like a picture."""
-    gateway = wiring.open_gateway(home)
+    gateway = wiring.open_local(home)
     data = read_picture(picture)
     answer = gateway.search(data, gallery=gallery, k=k)
     if html is not None:
@@ -54,7 +54,7 @@ def recognize(
 ) -> int:
     """Name what is in a picture."""
     data = read_picture(picture)
-    answer = wiring.open_gateway(home).recognize(data, recipe=recipe_named(recipe), include=include or ())
+    answer = wiring.open_local(home).recognize(data, recipe=recipe_named(recipe), include=include or ())
     show(answer.to_json(), as_json=as_json, text=lambda: _recognition_text(answer))
     return DONE
 

@@ -16,6 +16,7 @@ from relens.gallery import Gallery
 from relens.releases import LIVE, PREVIOUS, View
 from relens.store import Catalog, Tx
 from relens.store.schema import segments, views
+from relens.testing.moments import wait_a_moment
 from relens.testing.rows import DAY, NOW, SPACE, a_gallery, a_lens, a_plan, taken_back
 from relens.values import digest_of
 from relens.vectors import Check, Manifest
@@ -317,8 +318,3 @@ def publish(tx: Tx, gallery: Gallery, parent: View, adds: Collection[str], *, re
         checks=PASSED,
         now=NOW,
     )
-
-
-def wait_a_moment() -> None:
-    """Long enough for another thread to reach the lock that we hold."""
-    threading.Event().wait(0.3)

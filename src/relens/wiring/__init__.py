@@ -21,7 +21,7 @@ from relens.models import Shelf
 from relens.onboarding import Onboarding
 from relens.recipes import BUILT_IN, Lens, LoadedModel, Pipeline, RecipeBook, built_in
 from relens.runtimes import Dummy, OnnxRuntime
-from relens.serving import Answerer, Engine, Engines, InProcess
+from relens.serving import Engine, Engines, InProcess
 from relens.store import Blobs, Catalog, LocalBlobs
 from relens.store.blobs import write_file_durably
 from relens.telemetry import start_logging
@@ -74,23 +74,49 @@ class Parts:
         importer = Importer(self.catalog, self.blobs, self.pipeline, self.settings.limits.max_bytes)
         return {(KIND, PACK_STAGE): importer, (KIND, SEAL_STAGE): Sealer(self.catalog, self.blobs)}
 
-    def gateway(self, answers: Answerer) -> Gateway:
+    def in_process(self) -> Local:
+        """Every use with engines in this process, for commands and Python."""
+        return Local(self)
+
+    def with_engines(self) -> Gateway:
+        """Every use with engines in processes of their own, for servers."""
         return Gateway(
             home=self.home,
             settings=self.settings,
             catalog=self.catalog,
             blobs=self.blobs,
             book=self.book,
-            answers=answers,
+            answers=Engines(lambda: engine_argv(self.home)),
         )
 
-    def in_process(self) -> Gateway:
-        """The gateway with engines in this process, for commands and Python."""
-        return self.gateway(InProcess(self.engine))
 
-    def with_engines(self) -> Gateway:
-        """The gateway with engines in processes of their own, for servers."""
-        return self.gateway(Engines(lambda: engine_argv(self.home)))
+class Local(Gateway):
+    """Every use of a home, in this process, and imports that are worked off here."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(
+            home=parts.home,
+            settings=parts.settings,
+            catalog=parts.catalog,
+            blobs=parts.blobs,
+            book=parts.book,
+            answers=InProcess(parts.engine),
+        )
+        self.parts = parts
+
+    def run_import(self, source: str | Path, *, gallery: str, recipe: str | None = None) -> dict[str, Any]:
+        """Import a folder or listing and work the plan off in this process. The plan as it ended."""
+        waiting = self.start_import(Path(source), gallery=gallery, recipe=recipe)
+        self.work(waiting.plan)
+        return self.plan(waiting.plan)
+
+    def work(self, plan: int) -> None:
+        """Work a plan off in this process, until it is over."""
+        parts = self.parts
+        lease_s = parts.settings.imports.lease_s
+        run_worker(
+            parts.catalog, this_worker(), parts.handlers(), lease_s=lease_s, stop=lambda: False, idle_s=0, plan=plan
+        )
 
 
 def open_parts(named: str | Path | None = None) -> Parts:
@@ -111,9 +137,9 @@ def open_parts(named: str | Path | None = None) -> Parts:
     )
 
 
-def open_gateway(named: str | Path | None = None) -> Gateway:
+def open_local(named: str | Path | None = None) -> Local:
     """Every use of a home as methods, in this process."""
-    return open_parts(named).in_process()
+    return Local(open_parts(named))
 
 
 def make_home(named: str | Path | None = None) -> tuple[Home, list[Path]]:
@@ -139,38 +165,3 @@ def worker_argv(home: Home, *, plan: int | None = None) -> list[str]:
     """Starts a worker process, for every plan, or for one that a command watches."""
     argv = [sys.executable, "-m", "relens.cli", "worker", "--home", str(home.path)]
     return argv if plan is None else [*argv, "--plan", str(plan), "--quiet"]
-
-
-class Local(Gateway):
-    """Every use of a home, in this process, and imports that are worked off here."""
-
-    parts: Parts
-
-    def run_import(self, source: str | Path, *, gallery: str, recipe: str | None = None) -> dict[str, Any]:
-        """Import a folder or listing and work the plan off in this process. The plan as it ended."""
-        waiting = self.start_import(Path(source), gallery=gallery, recipe=recipe)
-        self.work(waiting.plan)
-        return self.plan(waiting.plan)
-
-    def work(self, plan: int) -> None:
-        """Work a plan off in this process, until it is over."""
-        parts = self.parts
-        lease_s = parts.settings.imports.lease_s
-        run_worker(
-            parts.catalog, this_worker(), parts.handlers(), lease_s=lease_s, stop=lambda: False, idle_s=0, plan=plan
-        )
-
-
-def open_local(named: str | Path | None = None) -> Local:
-    """Like `open_gateway`, with imports."""
-    parts = open_parts(named)
-    local = Local(
-        home=parts.home,
-        settings=parts.settings,
-        catalog=parts.catalog,
-        blobs=parts.blobs,
-        book=parts.book,
-        answers=InProcess(parts.engine),
-    )
-    local.parts = parts
-    return local
