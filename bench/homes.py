@@ -61,7 +61,7 @@ def has_gallery(home: Path, count: int) -> bool:
     """Whether the home's gallery was imported to its end."""
     if not (home / "relens.yaml").exists():
         return False
-    gateway = wiring.open_gateway(home)
+    gateway = wiring.open_local(home)
     try:
         plans = gateway.plans()["plans"]
         return any(plan["state"] == "done" and plan["progress"]["done"] == count for plan in plans)
@@ -153,7 +153,7 @@ def _free_port() -> int:
 
 def worker_cpu_s(home: Path, source: Path, gallery: str) -> float:
     """CPU seconds of one worker process that imports a folder into a new gallery, from its start to its end."""
-    gateway = wiring.open_gateway(home)
+    gateway = wiring.open_local(home)
     try:
         plan = gateway.start_import(source, gallery=gallery, recipe=RECIPE, workers=1).plan
         argv = wiring.worker_argv(wiring.open_parts(home).home, plan=plan)

@@ -68,7 +68,7 @@ def measure(setup: Setup) -> Report:
 def sample_import(home: Path, source: Path) -> Iterator[Sample]:
     """Import with one worker, and look at it now and then until it is over."""
     argv = [*homes.RELENS, "import", str(source), "--gallery", homes.GALLERY, "--workers", "1", "--home", str(home)]
-    gateway = wiring.open_gateway(home)
+    gateway = wiring.open_local(home)
     with (home / "import.log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log)
         try:

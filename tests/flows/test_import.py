@@ -1,5 +1,6 @@
 """Import of folders: every file is accounted for, again and again, whatever happened to the pictures meanwhile."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,21 @@ def test_a_folder_without_pictures_is_refused_and_makes_nothing(home, folder):
     assert caught.value.code == "bulk.nothing-to-import"
     assert home.local().galleries() == {"galleries": []}
     assert home.local().plans() == {"plans": []}
+
+
+def test_a_folder_within_that_cannot_be_read_is_accounted_for(home, folder, monkeypatch):
+    fill(folder, {"a.jpg": 1, "locked/b.jpg": 2})
+    scandir = os.scandir
+
+    def refused(path):
+        if os.fsencode(path).endswith(b"locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    plan = home.run(folder)
+    assert books(plan)["read"] == (2, 1, {}, 1, 0)
+    assert "locked" in plan["quarantine"][0]["message"]
 
 
 def test_a_source_that_is_not_there_or_no_listing_is_refused(home, folder):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import random
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from relens.bulk import escape_path, unescape_path
 from relens.bulk.listings import Entry, file_uri, find_source, path_of
 from relens.errors import BadInput
-from relens.jobs import run_worker, this_worker
 from relens.testing.homes import books, fill, quarantined
+from relens.testing.moments import put_aside, work
 from relens.testing.pictures import draw
 from relens.values import digest_of
 
@@ -212,7 +213,7 @@ def test_hostile_lines_harm_nobody_but_themselves(new_home, folder):
     hostile = GOOD_AFTER_ALL | BAD_LINES | BAD_FILES
     lines = [*[hostile_line(*one) for one in hostile.items()], {"uri": "good.jpg", "id": "good"}]
     plan = local.start_import(write_jsonl(folder / "listing.jsonl", lines), gallery="album").plan
-    work_until_put_aside(local, plan)
+    work(local, plan, until=put_aside(local, plan))
     shown = local.plan(plan)
     assert shown["state"] == "done", shown.get("error")
     assert books(shown)["read"][0] == len(lines)
@@ -288,6 +289,16 @@ def test_files_of_any_name_come_in_under_ids_that_can_be_read_back(home, folder)
             assert path_of(item["uri"]) == os.fsencode(folder) + b"/" + name
 
 
+def test_a_file_whose_path_is_too_long_for_an_id_harms_nobody_else(home, folder):
+    deep = b"/".join(bytes(random.Random(level).choices(range(0xA0, 0x100), k=200)) for level in range(12))
+    fill(folder, {deep + b".jpg": 1, "good.jpg": 2})
+    local = home.local()
+    plan = local.start_import(folder, gallery="album").plan
+    work(local, plan, until=put_aside(local, plan))
+    assert local.plan(plan)["state"] == "done", local.plan(plan).get("error")
+    assert home.items()["good.jpg"] == digest_of(draw(2))
+
+
 def test_a_folder_of_any_name_can_be_imported(home, tmp_path):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/odd \xff\n%")
     fill(folder, {"a.jpg": 1})
@@ -321,14 +332,3 @@ def test_a_line_of_a_listing_is_one_line_and_comes_back(name, title, data):
     line = entry.to_line()
     assert line.splitlines() == [line[:-1]]
     assert Entry(**json.loads(line)) == entry
-
-
-def work_until_put_aside(local, plan):
-    """Work a plan off, and stop when a pack is put aside or the plan is over."""
-
-    def is_over():
-        shown = local.plan(plan)
-        return "error" in shown or shown["state"] != "running"
-
-    handlers = local.parts.handlers()
-    run_worker(local.parts.catalog, this_worker(), handlers, lease_s=60, stop=is_over, idle_s=0, plan=plan)

@@ -7,8 +7,8 @@ import pytest
 
 from relens import bulk, wiring
 from relens.errors import Missing
-from relens.jobs import run_worker, this_worker
 from relens.testing.homes import books, fill
+from relens.testing.moments import once, wait_a_moment, work
 from relens.testing.pictures import draw, write_pictures
 from relens.values import digest_of
 
@@ -119,7 +119,7 @@ def test_what_one_import_released_does_not_come_back_with_another_that_brought_i
     with pytest.raises(Missing):
         local.object(old)
     assert old not in home.found()
-    assert home.items() == {"thing": pixels_of(2)}
+    assert home.items() == {"thing": digest_of(draw(2))}
 
 
 def test_a_pack_that_counted_on_a_picture_which_another_import_released_runs_again(home, tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_a_pack_that_counted_on_a_picture_which_another_import_released_runs_aga
     once(monkeypatch, bulk.packs, "write_vectors", lambda: home.run(tmp_path / "second.csv"))
     local.work(plan)
     assert local.plan(plan)["state"] == "done"
-    assert home.items() == {"another thing": pixels_of(1), "thing": pixels_of(2)}
+    assert home.items() == {"another thing": digest_of(draw(1)), "thing": digest_of(draw(2))}
     assert released not in home.found()
     assert len(home.found()) == 2
 
@@ -145,8 +145,3 @@ def open_gallery(home, name="album"):
     lens = local.parts.book.lens("photos")
     with local.parts.catalog.begin() as tx:
         wiring.releases.open_gallery(tx, name, lens, 0.0)
-
-
-def wait_a_moment():
-    """Long enough for another thread to reach the lock that we hold."""
-    threading.Event().wait(0.3)

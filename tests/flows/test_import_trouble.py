@@ -1,20 +1,20 @@
 """Import when things go wrong: pictures, engines, disks, workers, and people who change their mind in between."""
 
 import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
-from relens import bulk, wiring
 from relens import gallery as galleries
+from relens import wiring
 from relens.errors import BadInput, Broken, Missing
-from relens.jobs import Worker, leases, run_worker, this_host, this_worker
+from relens.jobs import Worker, leases, this_host
 from relens.recipes import Pipeline
 from relens.store import LocalBlobs
 from relens.store.schema import packs, suspects
 from relens.testing.homes import books, fill, quarantined
+from relens.testing.moments import once, put_aside, raising, wait_a_moment, work
 from relens.testing.pictures import draw, write_pictures
 from relens.values import digest_of
 
@@ -34,42 +34,6 @@ def mortal(monkeypatch):
 
 def pixels_of(seed):
     return digest_of(draw(seed))
-
-
-def work(local, plan, *, packs_done=None, until=lambda: False):
-    """Work on a plan, until it is over, or so many packs are done, or a condition holds."""
-
-    def stop():
-        done = sum(task["packs"]["done"] for task in local.plan(plan)["tasks"][:1])
-        return until() or (packs_done is not None and done >= packs_done)
-
-    handlers = local.parts.handlers()
-    run_worker(local.parts.catalog, this_worker(), handlers, lease_s=60, stop=stop, idle_s=0, plan=plan)
-
-
-def put_aside(local, plan):
-    return lambda: "error" in local.plan(plan)
-
-
-def once(monkeypatch, owner, name, what, *, at=1):
-    """Do something before one call of a method, counted from 1; the call then goes on, unless it raised."""
-    calls = []
-    original = getattr(owner, name)
-
-    def wrapped(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            what()
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, wrapped)
-
-
-def raising(error):
-    def what():
-        raise error
-
-    return what
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------
@@ -403,8 +367,3 @@ def test_a_worker_without_its_recipe_s_model_puts_packs_aside_until_it_is_back(h
     local.resume(plan)
     local.work(plan)
     assert local.plan(plan)["state"] == "done"
-
-
-def wait_a_moment():
-    """Long enough for another thread to reach the lock that we hold."""
-    threading.Event().wait(0.3)

@@ -140,7 +140,11 @@ def read_folder(root: Path) -> Iterator[Entry]:
             suffix = os.path.splitext(name)[1].decode("ascii", "replace").lower()  # noqa: PTH122
             if suffix in SUFFIXES and not name.startswith(b"."):
                 number += 1
-                yield Entry(number, escape_path(os.path.relpath(path, os.fsencode(root))), file_uri(path))
+                uri = file_uri(path)
+                try:
+                    yield Entry(number, _key(escape_path(os.path.relpath(path, os.fsencode(root)))), uri)
+                except _BadLineError as problem:
+                    yield _broken(number, str(problem), uri)
     for error in unreadable:
         number += 1
         uri = file_uri(os.fsencode(error.filename))

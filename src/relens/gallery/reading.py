@@ -64,8 +64,10 @@ _OBJECTS = (
     .outerjoin(plans, plans.c.id == objects.c.plan)
     .where(objects.c.id.in_(sa.bindparam("ids", expanding=True)))
 )
+_WITH_LABELS = _OBJECTS.add_columns(labels.c.labels.label("given")).outerjoin(
+    labels, sa.and_(labels.c.object == objects.c.id, labels.c.model == sa.bindparam("model"))
+)
 _LABELS = sa.select(labels.c.object, labels.c.labels).where(labels.c.object.in_(sa.bindparam("ids", expanding=True)))
-_LABELS_OF_MODEL = _LABELS.where(labels.c.model == sa.bindparam("model"))
 _ITEMS = sa.select(items).where(items.c.picture.in_(sa.bindparam("ids", expanding=True))).order_by(items.c.key)
 
 
@@ -78,14 +80,19 @@ def dead_since(tx: Tx, gallery: int, after: int, upto: int) -> NDArray[np.int64]
 
 
 def describe(tx: Tx, ids: Sequence[int], *, model: str | None = None) -> dict[int, StoredObject]:
-    """Objects by id with picture, items and labels (those of `model`, or of the newest). Unknown ids are left out."""
+    """Objects by id with picture, items and labels (those of `model`, or of any). Unknown ids are left out."""
     found: dict[int, StoredObject] = {}
     for some in batches(ids):
-        rows = tx.execute(_OBJECTS, {"ids": some}).mappings().all()
-        names = _labels_of(tx, [row["id"] for row in rows], model)
+        if model is None:
+            rows = tx.execute(_OBJECTS, {"ids": some}).mappings().all()
+            names = {row.object: row.labels for row in tx.execute(_LABELS, {"ids": some})}
+        else:
+            rows = tx.execute(_WITH_LABELS, {"ids": some, "model": model}).mappings().all()
+            names = {row["id"]: row["given"] for row in rows}
         shown = _items_of(tx, {row["picture"] for row in rows})
         for row in rows:
-            found[row["id"]] = _stored(row, names.get(row["id"], ()), shown.get(row["picture"], ()))
+            given = tuple(Label(**label) for label in names.get(row["id"]) or ())
+            found[row["id"]] = _stored(row, given, shown.get(row["picture"], ()))
     return found
 
 
@@ -122,14 +129,6 @@ def _stored(row: sa.RowMapping, names: tuple[Label, ...], shown: tuple[Item, ...
         items=shown,
         sequence=row["visible"],
     )
-
-
-def _labels_of(tx: Tx, ids: Sequence[int], model: str | None) -> dict[int, tuple[Label, ...]]:
-    if model is None:
-        rows = tx.execute(_LABELS, {"ids": ids})
-    else:
-        rows = tx.execute(_LABELS_OF_MODEL, {"ids": ids, "model": model})
-    return {row.object: tuple(Label(**label) for label in row.labels) for row in rows}
 
 
 def _items_of(tx: Tx, picture_ids: set[int]) -> dict[int, tuple[Item, ...]]:

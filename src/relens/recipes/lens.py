@@ -141,7 +141,8 @@ def read_recipe(data: bytes, *, source: str) -> Recipe:
 
 def freeze(recipe: Recipe, resolve: Callable[[str], Registered], open_model: Callable[[Registered], Artifact]) -> Lens:
     """The lens that a recipe resolves to now. Missing if a model is not there; BadInput if one cannot play its role."""
-    found = {role: resolve(reference) for role, reference in recipe.models.items()}
+    resolved = {reference: resolve(reference) for reference in set(recipe.models.values())}
+    found = {role: resolved[reference] for role, reference in recipe.models.items()}
     for role, output in (("embed", "vector"), ("classify", "scores")):
         if output not in found[role].card.outputs:
             raise BadInput("recipes.wrong-model", f"{found[role].reference} gives no {output}: it cannot {role}")

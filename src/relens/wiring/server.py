@@ -58,7 +58,7 @@ def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Calla
     # More than the engine's queue holds, so that it is the engine which says that it is full.
     questions = server.queue + server.threads + 8
     app = create_app(gateway, max_bytes=parts.settings.limits.max_bytes, allowed_hosts=LOOPBACK, questions=questions)
-    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+    settings = uvicorn.Config(app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10)
     write_note(parts.home, url)
     ready(url)
     log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
