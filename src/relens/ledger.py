@@ -141,17 +141,27 @@ def funnel(tx: Tx, plan: int) -> list[dict[str, Any]]:
 def unbalanced(tx: Tx, plan: int) -> list[str]:
     """What is wrong with a plan's books, as sentences; empty if all balances.
 
-    Each line balances by itself; here each task must also have taken in what the task before gave it, in its unit.
+    Each line balances by itself; here the first task must also have taken in all entries of the packs that are over,
+    and each other task what the task before gave it, in its unit.
     """
     problems = []
+    expected = _entries_over(tx, plan)
     before: dict[str, Any] | None = None
     for task in funnel(tx, plan):
+        if before is None and task["in"] != expected:
+            problems.append(f"the packs had {expected} entries, {task['name']} took {task['in']}")
         if before is not None and before["stage"] == task["stage"]:
             given = before["made"] if before["unit"] != task["unit"] else before["out"]
             if given != task["in"]:
                 problems.append(f"{before['name']} gave {given}, {task['name']} took {task['in']}")
         before = task
     return problems
+
+
+def _entries_over(tx: Tx, plan: int) -> int:
+    """Entries of the first stage's packs that are done or cancelled."""
+    over = (packs.c.plan == plan, packs.c.after.is_(None), packs.c.state.in_(["done", "cancelled"]))
+    return int(tx.execute(sa.select(sa.func.coalesce(sa.func.sum(packs.c.size), 0)).where(*over)).scalar_one())
 
 
 def _pack_states(tx: Tx, plan: int) -> dict[str, Counter[str]]:

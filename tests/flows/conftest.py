@@ -1,6 +1,7 @@
 """Homes in this process, with the dummy model, on SQLite and on PostgreSQL."""
 
 import pytest
+import structlog
 
 from relens.telemetry import start_logging
 from relens.testing.homes import DummyHome
@@ -9,6 +10,8 @@ from relens.testing.homes import DummyHome
 @pytest.fixture(autouse=True)
 def _quiet():
     start_logging("error", "json")
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

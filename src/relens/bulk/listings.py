@@ -89,7 +89,7 @@ class Source:
 
 def find_source(path: Path) -> Source:
     """What kind of source a path is. Missing if it is not there; BadInput if it is no listing."""
-    path = path.expanduser().absolute()
+    path = path.expanduser().resolve()
     if path.is_dir():
         return Source(path, "folder")
     if not path.is_file():

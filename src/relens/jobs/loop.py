@@ -68,8 +68,8 @@ class Hold:
                     if not leases.heartbeat(tx, self.claim, now, self._lease_s, progress=self.progress):
                         self._lost.set()
                         return
-            except Broken as error:
-                log.warning("heartbeat failed", pack=self.claim.pack, error=error.message)
+            except Exception as error:  # noqa: BLE001 - without heartbeats the pack is lost: whatever it is, try again
+                log.warning("heartbeat failed", pack=self.claim.pack, error=str(error))
 
     def release(self) -> None:
         self._over.set()

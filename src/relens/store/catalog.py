@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from relens.errors import Broken
 
@@ -108,14 +109,14 @@ class Catalog:
             yield
         except NOT_THE_CATALOGS:
             raise
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeoutError) as error:
             raise _unavailable(self.url, error) from error
 
 
-def _unavailable(url: sa.URL, error: DBAPIError) -> Broken:
+def _unavailable(url: sa.URL, error: DBAPIError | PoolTimeoutError) -> Broken:
     return Broken(
         "store.catalog",
-        f"the catalog at {url.render_as_string(hide_password=True)} does not serve: {error.orig}",
+        f"the catalog at {url.render_as_string(hide_password=True)} does not serve: {getattr(error, 'orig', error)}",
         hint="is its disk full or read-only, the server down, or another process holding it?",
     )
 
