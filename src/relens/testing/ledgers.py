@@ -154,5 +154,7 @@ def plan_with_packs(tx: Tx, key: str = "key") -> tuple[int, list[int]]:
 def problems(catalog: Catalog, lines: list[Line]) -> list[str]:
     with catalog.begin() as tx:
         plan, work = plan_with_packs(tx)
+        size = sum(line.entered for line in lines if line.task == "read")
+        tx.execute(sa.update(packs).where(packs.c.id == work[0]).values(state="done", size=size))
         ledger.book(tx, plan, work[0], lines)
         return ledger.unbalanced(tx, plan)
