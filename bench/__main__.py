@@ -29,10 +29,12 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="smaller numbers: roughly right, in two minutes")
     parser.add_argument("--write", action="store_true", help=f"write {document.PATH.relative_to(ROOT)}")
     given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in BENCHMARKS]:
+        parser.error(f"there is no {', '.join(unknown)}; there is {', '.join(BENCHMARKS)}")
     if given.write and (given.names or given.quick):
         parser.error("--write writes a whole run: neither names nor --quick go with it")
     FOLDER.mkdir(parents=True, exist_ok=True)

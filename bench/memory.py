@@ -74,8 +74,8 @@ def sample_import(home: Path, source: Path) -> Iterator[Sample]:
         try:
             while process.poll() is None:
                 plans = gateway.plans()["plans"]
-                with contextlib.suppress(psutil.NoSuchProcess, IndexError, FileNotFoundError):
-                    [worker] = psutil.Process(process.pid).children() or [None]
+                with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                    worker = next(iter(psutil.Process(process.pid).children()), None)
                     if plans and worker is not None:
                         yield Sample(plans[0]["progress"]["done"], worker.memory_info().rss, _peak(worker.pid))
                 time.sleep(SAMPLE_S)
