@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from bench import pictures
 from bench.figures import Setup
 from relens import wiring
+from relens.errors import RelensError
 from relens.recipes import Lens, LoadedModel
 
 RECIPE = "photos"
@@ -42,14 +44,21 @@ def fresh_home(setup: Setup, name: str) -> Path:
 
 
 def base_home(setup: Setup) -> Path:
-    """The home with the models, never to be filled."""
+    """The home with the models, never to be filled. Made anew if this relens cannot use the one that is there."""
     path = setup.folder / "base"
-    marker = path / ".complete"
-    if not marker.exists():
+    if not _can_load(path):
+        shutil.rmtree(path, ignore_errors=True)
         run("init", home=path)
         run("model", "fetch", "imagenet", home=path)
-        marker.touch()
     return path
+
+
+def _can_load(home: Path) -> bool:
+    try:
+        _load(home)
+    except RelensError:
+        return False
+    return True
 
 
 def filled_home(setup: Setup, count: int) -> Path:
@@ -58,15 +67,15 @@ def filled_home(setup: Setup, count: int) -> Path:
 
 
 def has_gallery(home: Path, count: int) -> bool:
-    """Whether the home's gallery was imported to its end."""
-    if not (home / "relens.yaml").exists():
-        return False
-    gateway = wiring.open_local(home)
+    """Whether the home's gallery was imported to its end, and this relens can answer from it."""
     try:
-        plans = gateway.plans()["plans"]
-        return any(plan["state"] == "done" and plan["progress"]["done"] == count for plan in plans)
-    finally:
-        gateway.close()
+        gateway = wiring.open_local(home)
+        with contextlib.closing(gateway):
+            plan = gateway.plans()["plans"][0]
+            gateway.search(pictures.jpegs(1)[0], gallery=GALLERY)
+    except (RelensError, IndexError):
+        return False
+    return bool(plan["state"] == "done" and plan["progress"]["done"] == count)
 
 
 def run(*words: str, home: Path) -> None:
@@ -78,11 +87,15 @@ def run(*words: str, home: Path) -> None:
 
 def load(setup: Setup) -> tuple[Lens, LoadedModel]:
     """The lens of the recipe, and the model that embeds, loaded in this process."""
-    parts = wiring.open_parts(base_home(setup))
+    return _load(base_home(setup))
+
+
+def _load(home: Path) -> tuple[Lens, LoadedModel]:
+    parts = wiring.open_parts(home)
     try:
         lens = parts.book.lens(RECIPE)
         name, _, version = lens.recipe.models["embed"].partition("/")
-        return lens, parts.onboarding.start(name, int(version))
+        return lens, parts.onboarding.start(name, int(version), digest=lens.digests["embed"])
     finally:
         parts.catalog.close()
 
