@@ -52,7 +52,7 @@ class Parts:
     def start_logging(self, *, quiet: bool = False) -> None:
         """Log to stderr as the settings say; `quiet` leaves only errors."""
         logs = self.settings.logs
-        start_logging("error" if quiet else logs.level, logs.format)
+        start_logging("error" if quiet else logs.level, logs.format, for_good=True)
 
     def pipeline(self, lens: Lens) -> Pipeline:
         """A lens with its models loaded and verified."""
