@@ -77,7 +77,8 @@ def sample_import(home: Path, source: Path) -> Iterator[Sample]:
                 with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
                     worker = next(iter(psutil.Process(process.pid).children()), None)
                     if plans and worker is not None:
-                        yield Sample(plans[0]["progress"]["done"], worker.memory_info().rss, _peak(worker.pid))
+                        held, peak = worker.memory_info().rss, _peak(worker.pid)
+                        yield Sample(plans[0]["progress"]["done"], held, peak)
                 time.sleep(SAMPLE_S)
         finally:
             process.terminate()
@@ -89,5 +90,7 @@ def sample_import(home: Path, source: Path) -> Iterator[Sample]:
 
 def _peak(pid: int) -> int:
     """The most memory that a process ever held, in bytes."""
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise psutil.NoSuchProcess(pid)  # it has ended, and its parent has not noticed yet
