@@ -86,29 +86,64 @@ def _labels(given: Sequence[Mapping[str, Any]]) -> tuple[Label, ...]:
 class Preprocessing:
     """How a picture becomes a model's input, by its card.
 
-    size_px      side of the square input
-    resize_px    the short side is resized to this first (antialiased), then the centre `size_px` square is cut
-    resample     "bilinear" or "bicubic"
-    colour       "rgb" or "bgr", order of the channels
+    size_px      width of the input, and its height if there is no `height_px`
+    resize_px    with fit "cut": the short side is resized to this first, then the centre `size_px` square is cut
+    resample     "bilinear" or "bicubic", antialiased
+    colour       "rgb" or "bgr", order of the channels; "grey" is one channel
     layout       "nchw" or "nhwc"
     mean, std    per channel in the model's order: (value 0..255 - mean) / std
+    fit          "cut" as above; "stretch" to the input's size whatever becomes of proportions; "letterbox": as large as
+                 fits, in the middle, grey around it
+    see          "crop": all of the stored crop; "box": only the object's box in it, `margin` added on each side, as a
+                 share of its longer side
+    align        "none", or the name of a template (`vision.align`): the face is turned and scaled to it by landmarks
     """
 
     size_px: int
     resize_px: int
     resample: Literal["bilinear", "bicubic"]
-    colour: Literal["rgb", "bgr"]
+    colour: Literal["rgb", "bgr", "grey"]
     layout: Literal["nchw", "nhwc"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fit: Literal["cut", "stretch", "letterbox"] = "cut"
+    height_px: int | None = None
+    see: Literal["crop", "box"] = "crop"
+    margin: float = 0.0
+    align: str = "none"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size_px <= self.resize_px or min(self.std) <= 0:
+        channels = 1 if self.colour == "grey" else 3
+        square = self.height_px in (None, self.size_px)
+        right = (
+            1 <= self.size_px <= self.resize_px
+            and len(self.mean) == len(self.std) == channels
+            and min(self.std) > 0
+            and 0 <= self.margin <= 1
+            and (square if self.fit == "cut" or self.align != "none" else (self.height_px or 1) >= 1)
+        )
+        if not right:
             raise BadInput(
-                "values.bad-preprocessing", f"size_px {self.size_px}, resize_px {self.resize_px}, std {self.std}"
+                "values.bad-preprocessing",
+                f"no input can be made with {self.to_json()}",
+                hint="size_px is 1 to resize_px, mean and std have a value per channel, std is above 0, margin 0 to 1, "
+                "and only fit: stretch and fit: letterbox take a height_px",
             )
 
+    @property
+    def height(self) -> int:
+        """Height of the input."""
+        return self.height_px or self.size_px
+
     def to_json(self) -> dict[str, Any]:
+        """What is as it always was is left out, so that spaces and digests stay what they were."""
+        later = {
+            "fit": (self.fit, "cut"),
+            "height_px": (self.height_px, None),
+            "see": (self.see, "crop"),
+            "margin": (self.margin, 0.0),
+            "align": (self.align, "none"),
+        }
         return {
             "size_px": self.size_px,
             "resize_px": self.resize_px,
@@ -117,7 +152,26 @@ class Preprocessing:
             "layout": self.layout,
             "mean": list(self.mean),
             "std": list(self.std),
-        }
+        } | {name: value for name, (value, usual) in later.items() if value != usual}
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One thing that a detector found in a picture.
+
+    score      0 to 1
+    label      what the detector calls it, and its class index; "" if it knows one thing only
+    landmarks  (x, y) of points, as shares of the picture's width and height. Of a face: its right eye (left in the
+               picture), left eye, nose, right and left corner of the mouth
+    polygon    (x, y) of corners in the same units, clockwise from the top left of what it holds; empty for a plain box
+    """
+
+    box: Box
+    score: float
+    label: str = ""
+    index: int = 0
+    landmarks: tuple[tuple[float, float], ...] = ()
+    polygon: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,5 @@ def definitions(catalog):
     with catalog.read() as tx:
         rows = [row for query in queries for row in tx.exec_driver_sql(query.replace("%", "%%"))]
     return {
-        name: sorted(" ".join(part.split()).removesuffix(" )") for part in (text or "").split(", "))
-        for name, text in rows
+        name: sorted(" ".join(part.split()).rstrip(" )") for part in (text or "").split(", ")) for name, text in rows
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     JSON,
     BigInteger,
     Boolean,
@@ -17,10 +18,13 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
+    event,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -109,6 +113,7 @@ galleries = _table(
     Column("sequence", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("removed_at", Double),
+    Column("retention", Text, nullable=False, server_default="crops"),  # originals | crops | none
     Index(
         "ux_galleries_name",
         "name",
@@ -162,6 +167,7 @@ views = _table(
     Column("folded_to", BigInteger, nullable=False),
     Column("checks", Document, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("window_days", Integer),  # only segments of the newest so many days are chosen; successors keep it
 )
 
 view_segments = Table(
@@ -169,6 +175,47 @@ view_segments = Table(
     metadata,
     _to("views.id", "view", primary_key=True),
     _to("segments.digest", "segment", primary_key=True),
+)
+
+# Segments that are current and not chosen: of a dropped day, or outside the window.
+shelved = Table(
+    "shelved",
+    metadata,
+    _to("galleries.id", "gallery", primary_key=True),
+    _to("lenses.digest", "lens", primary_key=True),
+    _to("segments.digest", "segment", primary_key=True),
+)
+
+# What approximate indexes of a gallery and space share, trained once; a newer one replaces it in a full rebuild.
+quantizers = Table(
+    "quantizers",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    _to("galleries.id", "gallery"),
+    Column("space", Text, nullable=False),
+    Column("trained_on", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+# An approximate index over segments of one category; without it they are searched exactly.
+indexes = Table(
+    "indexes",
+    metadata,
+    Column("digest", Text, primary_key=True),  # of the manifest, which is a blob of that name
+    _to("galleries.id", "gallery"),
+    Column("category", Text, nullable=False),
+    Column("space", Text, nullable=False),
+    _to("quantizers.digest", "quantizer"),
+    Column("covers", Document, nullable=False),  # digests of segments
+    Column("count", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+view_indexes = Table(
+    "view_indexes",
+    metadata,
+    _to("views.id", "view", primary_key=True),
+    _to("indexes.digest", "index", primary_key=True),
 )
 
 releases = _table(
@@ -217,8 +264,26 @@ items = _table(
     Column("day", Text, nullable=False),
     Column("data", Document, nullable=False),
     Column("updated_at", Double, nullable=False),
+    Column("off_shelf", Boolean, nullable=False, server_default=false()),  # kept, and left out of answers
     UniqueConstraint("gallery", "key"),
     Index("ix_items_picture", "picture"),
+)
+
+# What a plan says of items; it takes effect with the plan's sequence.
+staged_items = Table(
+    "staged_items",
+    metadata,
+    _to("plans.id", "plan", primary_key=True),
+    Column("key", Text, primary_key=True),
+    _to("pictures.id", "picture"),
+    Column("uri", Text, nullable=False),
+    Column("title", Text),
+    Column("price", Double),
+    Column("shop", Text),
+    Column("day", Text, nullable=False),
+    Column("undated", Boolean, nullable=False),  # an item that exists keeps its day
+    Column("data", Document, nullable=False),
+    Column("off_shelf", Boolean),  # None: an item that exists keeps its flag
 )
 
 # Staged by a plan until that takes its sequence; a single enrolment has a sequence of its own.
@@ -249,6 +314,11 @@ crops = Table(
     Column("shard", Text, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("length", Integer, nullable=False),
+    # The part of the picture that the crop shows, in the units of a box; may reach beyond it. None: the object's box.
+    Column("x", Double),
+    Column("y", Double),
+    Column("w", Double),
+    Column("h", Double),
 )
 
 vectors = Table(
@@ -260,6 +330,20 @@ vectors = Table(
     Column("row", Integer, nullable=False),
 )
 
+# Vectors of single enrolments that no view has folded in yet, beside those that the newest views have.
+tail = Table(
+    "tail",
+    metadata,
+    _to("objects.id", "object", primary_key=True),
+    Column("space", Text, primary_key=True),
+    _to("galleries.id", "gallery"),
+    Column("sequence", BigInteger, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("day", Text, nullable=False),
+    Column("vector", LargeBinary, nullable=False),  # (d,) float16, little-endian
+    Index("ix_tail_gallery", "gallery", "space", "sequence"),
+)
+
 labels = Table(
     "labels",
     metadata,
@@ -267,6 +351,40 @@ labels = Table(
     Column("model", Text, primary_key=True),  # digest of the model that gave them
     Column("labels", Document, nullable=False),  # best first
 )
+
+# What was read in an object. `tokens` is what is searched: see `gallery.texts`.
+texts = Table(
+    "texts",
+    metadata,
+    _to("objects.id", "object", primary_key=True),
+    _to("galleries.id", "gallery"),
+    Column("text", Text, nullable=False),
+    Column("tokens", Text, nullable=False),
+)
+
+# The index of `texts.tokens`, which the migrations make as well: FTS5 on SQLite, GIN on PostgreSQL.
+TEXT_INDEX = {
+    "sqlite": (
+        "CREATE VIRTUAL TABLE text_index USING fts5(tokens, content='texts', content_rowid='object')",
+        (
+            "CREATE TRIGGER texts_insert AFTER INSERT ON texts BEGIN "
+            "INSERT INTO text_index(rowid, tokens) VALUES (new.object, new.tokens); END"
+        ),
+        (
+            "CREATE TRIGGER texts_delete AFTER DELETE ON texts BEGIN "
+            "INSERT INTO text_index(text_index, rowid, tokens) VALUES ('delete', old.object, old.tokens); END"
+        ),
+        (
+            "CREATE TRIGGER texts_update AFTER UPDATE ON texts BEGIN "
+            "INSERT INTO text_index(text_index, rowid, tokens) VALUES ('delete', old.object, old.tokens); "
+            "INSERT INTO text_index(rowid, tokens) VALUES (new.object, new.tokens); END"
+        ),
+    ),
+    "postgresql": ("CREATE INDEX ix_texts_tokens ON texts USING gin (to_tsvector('simple', tokens))",),
+}
+for _dialect, _statements in TEXT_INDEX.items():
+    for _statement in _statements:
+        event.listen(texts, "after_create", DDL(_statement).execute_if(dialect=_dialect))
 
 tombstones = Table(
     "tombstones",
@@ -285,6 +403,25 @@ blobs = Table(
     Column("size", BigInteger, nullable=False),
     Column("kind", Text, nullable=False),  # listing | shard | vectors | segment | segment-data
     Column("created_at", Double, nullable=False),
+)
+
+# Blobs that a pack in flight has written or reads; nobody collects them.
+pins = Table(
+    "pins",
+    metadata,
+    _to("packs.id", "pack", primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+
+backups = _table(
+    "backups",
+    _id(),
+    Column("folder", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # of the backup's manifest
+    Column("sequences", Document, nullable=False),  # gallery -> sequence that it holds
+    Column("at", Double, nullable=False),
 )
 
 # -- plans, packs, ledger -------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ class CatalogContract:
 
     def test_the_migrations_make_what_the_code_expects(self, catalog: Catalog) -> None:
         with catalog.read() as tx:
-            context = MigrationContext.configure(tx, opts={"compare_type": True, "compare_server_default": True})
+            opts = {"compare_type": True, "compare_server_default": True, "include_name": _is_ours}
+            context = MigrationContext.configure(tx, opts=opts)
             assert compare_metadata(context, metadata) == []
 
     def test_upgrading_again_changes_nothing(self, catalog_url: str) -> None:
@@ -195,6 +196,11 @@ def names(catalog: Catalog) -> list[str]:
 def versions(catalog: Catalog) -> list[str]:
     with catalog.read() as tx:
         return list(tx.execute(sa.select(VERSION.c.version_num)).scalars())
+
+
+def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
+    """The index of texts is no table or index that the metadata could describe."""
+    return kind == "schema" or not str(name).startswith(("text_index", "ix_texts_tokens"))
 
 
 def _fail(*_args: object, **_options: object) -> None:
