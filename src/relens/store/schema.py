@@ -384,7 +384,7 @@ TEXT_INDEX = {
 }
 for _dialect, _statements in TEXT_INDEX.items():
     for _statement in _statements:
-        event.listen(texts, "after_create", DDL(_statement).execute_if(dialect=_dialect))
+        event.listen(texts, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
 
 tombstones = Table(
     "tombstones",
