@@ -19,17 +19,20 @@ from PIL import Image
 
 from relens.errors import BadInput, Broken, RelensError
 from relens.jobs import host_name
-from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, registry
+from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, read_labels, registry
 from relens.recipes import LoadedModel
 from relens.runtimes import Backend, ModelSpec, Session, dummy_head, write_dummy
 from relens.store import Catalog
 from relens.values import Floats, Pixels, Preprocessing, canonical_json
-from relens.vision import decode, preprocess
+from relens.vision import decode, normalise, preprocess
+from relens.vision.resize import resize
 
 TOLERANCE = 1e-3
 """Largest difference to the golden outputs, as a share of the largest of them: what back-ends agree to."""
 
 RADIUS = 0.25
+GOLDEN_SIDE_PX = 96
+"""Where a network takes any length: a multiple of 32, which most insist on."""
 
 SOURCES = ("imagenet", "dummy")
 
@@ -50,23 +53,26 @@ class Onboarding:
         if source == "imagenet":
             return self._fetch_imagenet(folder)
         if source == "dummy":
-            return [self.add(*_dummy_model())]
+            return [self.add(*_dummy_model()), self.add(*_dummy_detector())]
         raise BadInput(
             "models.unknown-source", f"{source!r} is no source of models", hint=f"known: {', '.join(SOURCES)}"
         )
 
     def add(self, card: Card, files: Mapping[str, bytes]) -> Artifact:
         """Run the golden pictures through a new model, publish its folder and register it. Again changes nothing."""
+        if lacking := [name for name in card.files if name not in files]:
+            raise BadInput("models.lacks-file", f"{card.name}: the card names {', '.join(lacking)}, which is not there")
         pictures = golden_pictures(card.preprocessing.resize_px)
         with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
-            path = Path(temporary) / card.file
-            path.write_bytes(files[card.file])
-            session = self._backend(card).load(_spec(card, path))
+            for name, data in files.items():
+                (Path(temporary) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(temporary) / name).write_bytes(data)
+            networks = _load(self._backend(card), card, Path(temporary))
             try:
-                outputs = _golden_outputs(session, card.preprocessing, list(pictures.values()))
+                outputs = _golden_outputs(networks, card, list(pictures.values()))
             finally:
-                session.close()
-        _check_outputs(card, outputs)
+                networks.close()
+        _check_outputs(card, files, outputs)
         golden = {f"{GOLDEN}/{name}": data for name, data in pictures.items()}
         golden[GOLDEN_OUTPUTS] = safetensors.numpy.save(outputs)
         artifact = self.shelf.publish(card, {**files, **golden})
@@ -87,15 +93,15 @@ class Onboarding:
                 hint="put the original folder back, or migrate to the new model",
             )
         backend = self._backend(artifact.card)
-        session = backend.load(_spec(artifact.card, artifact.model_file), threads=threads)
-        took_ms = self._repeat_golden(artifact, session)
-        self._record(artifact, backend, took_ms)
-        return LoadedModel(artifact, session, tuple(artifact.labels()), artifact.head())
+        networks = _load(backend, artifact.card, artifact.folder, threads=threads)
+        took_ms = self._repeat_golden(artifact, networks)
+        self._record(artifact, backend, networks.session.device, took_ms)
+        return LoadedModel(artifact, networks.session, tuple(artifact.labels()), artifact.head(), networks.parts)
 
     def verify(self, name: str, version: int) -> Artifact:
         """Verify a version as a start does. Raises what is wrong."""
         loaded = self.start(name, version)
-        loaded.session.close()
+        loaded.close()
         return loaded.artifact
 
     def _fetch_imagenet(self, folder: Path | None) -> list[Artifact]:
@@ -133,27 +139,29 @@ class Onboarding:
                 return backend
         raise BadInput("runtimes.no-backend", f"no back-end here runs the format {card.format!r} of {card.name}")
 
-    def _repeat_golden(self, artifact: Artifact, session: Session) -> float:
+    def _repeat_golden(self, artifact: Artifact, networks: _Networks) -> float:
         """Milliseconds that one picture took. Broken if the outputs differ from those at onboarding."""
         wanted = artifact.golden_outputs()
+        pictures = list(artifact.golden_pictures().values())
         start = time.perf_counter()
-        outputs = _golden_outputs(session, artifact.card.preprocessing, list(artifact.golden_pictures().values()))
-        took_ms = (time.perf_counter() - start) * 1000 / len(outputs["vector"])
+        outputs = _golden_outputs(networks, artifact.card, pictures)
+        took_ms = (time.perf_counter() - start) * 1000 / len(pictures)
         for role, golden in wanted.items():
             off = float(np.abs(outputs[role] - golden).max() / max(float(np.abs(golden).max()), 1e-9))
             if not off <= TOLERANCE:
                 raise Broken(
                     "models.golden-differs",
-                    f"{artifact.reference} on {session.backend}: {role} of the golden pictures is off by {off:.2g}",
+                    f"{artifact.reference} on {networks.session.backend}: "
+                    f"{role} of the golden pictures is off by {off:.2g}",
                     hint="the runtime or the machine computes something else; vectors made before do not fit any more",
                 )
         return took_ms
 
-    def _record(self, artifact: Artifact, backend: Backend, took_ms: float) -> None:
+    def _record(self, artifact: Artifact, backend: Backend, device: str, took_ms: float) -> None:
         with self.catalog.read() as tx:
             known = registry.backend_of(tx, host_name(), artifact.digest)
         if known is None or known[0] != backend.name:
-            figures = {"golden_ms": round(took_ms, 2), "device": "cpu"}
+            figures = {"golden_ms": round(took_ms, 2), "device": device}
             with self.catalog.begin() as tx:
                 now = self.catalog.now(tx)
                 registry.record_backend(tx, host_name(), artifact.digest, backend.name, figures=figures, now=now)
@@ -178,25 +186,76 @@ def _png(pixels: Pixels) -> bytes:
     return out.getvalue()
 
 
-def _golden_outputs(session: Session, preprocessing: Preprocessing, pictures: Sequence[bytes]) -> dict[str, Floats]:
-    """Role to (n, …) float32, without the feature map, which is large and says the same as the vector."""
-    runs = [session.run(preprocess(decode(picture).pixels, preprocessing)) for picture in pictures]
-    return {role: np.concatenate([run[role] for run in runs]) for role in runs[0] if role != "features"}
+@dataclass(frozen=True, slots=True)
+class _Networks:
+    """The loaded files of a model."""
+
+    session: Session
+    parts: Mapping[str, Session]
+
+    def close(self) -> None:
+        for session in (self.session, *self.parts.values()):
+            session.close()
 
 
-def _check_outputs(card: Card, outputs: Mapping[str, Floats]) -> None:
+def _load(backend: Backend, card: Card, folder: Path, *, threads: int = 1) -> _Networks:
+    main = ModelSpec(card.format, folder / card.file, card.input, card.input_shape, dict(card.outputs), card.precision)
+    parts = {
+        name: ModelSpec(card.format, folder / part.file, part.input, part.shape, dict(part.outputs), card.precision)
+        for name, part in card.parts.items()
+    }
+    return _Networks(
+        backend.load(main, threads=threads),
+        {name: backend.load(spec, threads=threads) for name, spec in parts.items()},
+    )
+
+
+def _golden_outputs(networks: _Networks, card: Card, pictures: Sequence[bytes]) -> dict[str, Floats]:
+    """Role to (n, …) float32, of further parts as `part.role`; without the feature map, which says the same as the
+    vector.
+    """
+    outputs: dict[str, list[Floats]] = {}
+    for picture in pictures:
+        pixels = decode(picture).pixels
+        main = preprocess(pixels, card.preprocessing) if card.shape is None else _golden_input(pixels, card.shape, card)
+        runs = {"": networks.session.run(main)}
+        for name, part in card.parts.items():
+            runs[f"{name}."] = networks.parts[name].run(_golden_input(pixels, part.shape, card))
+        for prefix, run in runs.items():
+            for role, values in run.items():
+                if role != "features":
+                    outputs.setdefault(prefix + role, []).append(values)
+    return {role: np.concatenate(values) for role, values in outputs.items()}
+
+
+def _golden_input(pixels: Pixels, shape: Sequence[int | None], card: Card) -> Floats:
+    """A picture stretched to an input shape that does not follow from preprocessing; any length is 96."""
+    if len(shape) != 3:  # noqa: PLR2004 - channels, height, width
+        raise BadInput("models.bad-card", f"{card.name}: a picture cannot be made into an input of {list(shape)}")
+    sides = [GOLDEN_SIDE_PX if side is None else side for side in shape]
+    height, width = sides[1:] if card.preprocessing.layout == "nchw" else sides[:2]
+    return normalise(Image.fromarray(resize(pixels, width, height, resample="bilinear")), card.preprocessing)
+
+
+def _check_outputs(card: Card, files: Mapping[str, bytes], outputs: Mapping[str, Floats]) -> None:
+    """BadInput if what a model gives is not what its card says."""
     for role, values in outputs.items():
         if not np.isfinite(values).all():
             raise BadInput("models.not-finite", f"{card.name}: {role} of the golden pictures is not finite")
-    vectors = outputs["vector"]
-    if vectors.ndim != 2 or vectors.shape[1] != card.dim:  # noqa: PLR2004 - rows and columns
+    if card.dim:
+        _require_columns(card, "vector", outputs["vector"], card.dim, f"the card says dim {card.dim}")
+    if card.labels is not None and card.task in {"classify", "classify+embed"}:
+        names = read_labels(files[card.labels], source=card.labels)
+        _require_columns(card, "scores", outputs["scores"], len(names), f"{card.labels} has {len(names)} names")
+
+
+def _require_columns(card: Card, role: str, values: Floats, count: int, said: str) -> None:
+    if values.ndim != 2 or values.shape[1] != count:  # noqa: PLR2004 - rows and columns
         raise BadInput(
-            "models.wrong-dim", f"{card.name}: the card says dim {card.dim}, the model gives {vectors.shape}"
+            "models.wrong-dim",
+            f"{card.name}: {said}, the model gives {role} of {values.shape[1:]}",
+            hint="correct the card, or name the tensor that holds them under `outputs`",
         )
-
-
-def _spec(card: Card, path: Path) -> ModelSpec:
-    return ModelSpec(card.format, path, card.input, card.input_shape, dict(card.outputs), card.precision)
 
 
 def _dummy_model() -> tuple[Card, dict[str, bytes]]:
@@ -223,6 +282,29 @@ def _dummy_model() -> tuple[Card, dict[str, bytes]]:
         dim=64,
         labels="labels.json",
         head="head.safetensors",
+        licence="Apache-2.0",
+        source="relens",
+    )
+    return card, files
+
+
+def _dummy_detector() -> tuple[Card, dict[str, bytes]]:
+    """A detector without weights: the bright ones of the picture's 4 x 4 cells, by their strongest colour."""
+    with tempfile.TemporaryDirectory(prefix="relens-dummy-") as folder:
+        path = Path(folder) / "model.json"
+        write_dummy(path, seed=1, vector_dim=8, classes=2, cells=4)
+        files = {"model.json": path.read_bytes(), "labels.json": canonical_json(["red", "green", "blue"])}
+    card = Card(
+        name="dummy-detector",
+        version=1,
+        task="detect",
+        format="dummy",
+        file="model.json",
+        input="pixels",
+        preprocessing=Preprocessing(64, 64, "bilinear", "rgb", "nchw", (127.5,) * 3, (127.5,) * 3, fit="stretch"),
+        outputs={"detections": "detections"},
+        labels="labels.json",
+        decode={"kind": "yolo", "variant": "end-to-end", "units": "share"},
         licence="Apache-2.0",
         source="relens",
     )

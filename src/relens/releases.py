@@ -184,7 +184,7 @@ _POINTER = (
 
 
 def _in_words(lens: Lens) -> str:
-    models = [f"{reference} of digest {lens.digests[role][:12]}" for role, reference in lens.recipe.models.items()]
+    models = [f"{lens.recipe.models[role]} of digest {digest[:12]}" for role, digest in lens.digests.items()]
     return ", ".join([f"recipe {lens.recipe.name}", *dict.fromkeys(models)])
 
 

@@ -225,22 +225,30 @@ class PictureInfo:
 
 @dataclass(frozen=True, slots=True)
 class FoundObject:
-    """One thing found in a picture. Labels best first; attributes hold what was asked for (`subject`, `heatmap`…)."""
+    """One thing found in a picture.
+
+    Labels best first; attributes hold what its models say and what was asked for (`subject`, `heatmap`…); landmarks are
+    (x, y) as shares of the picture's width and height.
+    """
 
     box: Box
     score: float
     category: str
     labels: tuple[Label, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    landmarks: tuple[tuple[float, float], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        given = {
             "box": self.box.to_json(),
             "score": round(self.score, 6),
             "category": self.category,
             "labels": [label.to_json() for label in self.labels],
             "attributes": dict(self.attributes),
         }
+        if self.landmarks:
+            given["landmarks"] = [[round(x, 6), round(y, 6)] for x, y in self.landmarks]
+        return given
 
     @staticmethod
     def from_json(given: Mapping[str, Any]) -> FoundObject:
@@ -250,18 +258,24 @@ class FoundObject:
             category=given["category"],
             labels=_labels(given["labels"]),
             attributes=given["attributes"],
+            landmarks=tuple((x, y) for x, y in given.get("landmarks", ())),
         )
+
+
+def _dropped(counts: Mapping[str, int]) -> dict[str, Any]:
+    return {"dropped": dict(sorted(counts.items()))} if counts else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """The answer to "what is in this picture": objects under one release."""
+    """The answer to "what is in this picture": objects under one release. `dropped` counts what was left out, and why."""
 
     release: str
     recipe: str
     picture: PictureInfo
     objects: tuple[FoundObject, ...]
     timings_ms: Mapping[str, float]
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -269,6 +283,7 @@ class Recognition:
             "recipe": self.recipe,
             "picture": self.picture.to_json(),
             "objects": [found.to_json() for found in self.objects],
+            **_dropped(self.dropped),
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -280,6 +295,7 @@ class Recognition:
             picture=PictureInfo.from_json(given["picture"]),
             objects=tuple(FoundObject.from_json(found) for found in given["objects"]),
             timings_ms=given["timings_ms"],
+            dropped=given.get("dropped", {}),
         )
 
 
@@ -323,10 +339,12 @@ class MatchedObject:
     box: Box
     matches: tuple[Match, ...]
     labels: tuple[Label, ...] = ()
+    category: str = "all"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "box": self.box.to_json(),
+            "category": self.category,
             "labels": [label.to_json() for label in self.labels],
             "matches": [match.to_json() for match in self.matches],
         }
@@ -337,6 +355,7 @@ class MatchedObject:
             box=Box.from_json(given["box"]),
             matches=tuple(Match.from_json(match) for match in given["matches"]),
             labels=_labels(given["labels"]),
+            category=given.get("category", "all"),
         )
 
 
@@ -350,6 +369,7 @@ class SearchAnswer:
     picture: PictureInfo
     objects: tuple[MatchedObject, ...]
     timings_ms: Mapping[str, float]
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -358,6 +378,7 @@ class SearchAnswer:
             "gallery": self.gallery,
             "picture": self.picture.to_json(),
             "objects": [matched.to_json() for matched in self.objects],
+            **_dropped(self.dropped),
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -370,4 +391,5 @@ class SearchAnswer:
             picture=PictureInfo.from_json(given["picture"]),
             objects=tuple(MatchedObject.from_json(matched) for matched in given["objects"]),
             timings_ms=given["timings_ms"],
+            dropped=given.get("dropped", {}),
         )

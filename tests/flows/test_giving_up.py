@@ -95,7 +95,7 @@ def test_a_damaged_version_is_written_anew_by_fetching_again(home):
     parts = home.local().parts
     labels = parts.shelf.folder("dummy", 1) / "labels.json"
     labels.write_bytes(labels.read_bytes().replace(b"red", b"rad"))
-    (fetched,) = parts.onboarding.fetch("dummy")
+    fetched, _ = parts.onboarding.fetch("dummy")
     assert parts.shelf.open("dummy", 1, verify=True) == fetched
     assert fetched.labels()[0] == "red"
 

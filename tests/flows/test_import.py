@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from relens.errors import BadInput, Conflict, Missing
+from relens.recipes import Cropped
 from relens.testing.homes import as_png, books, fill, quarantined
 from relens.testing.pictures import draw, write_pictures
-from relens.values import digest_of
+from relens.values import WHOLE, digest_of
 
 MIXED = {
     "a.jpg": 1,
@@ -70,7 +71,7 @@ def test_the_crop_of_an_object_gives_its_vector_again(home, folder):
     lens = local.parts.book.lens("photos")
     pipeline = local.parts.pipeline(lens)
     for found in home.contents():
-        again = pipeline.describe(found["crop"])
+        again = pipeline.describe(Cropped(WHOLE, 1.0, "all", found["crop"]))
         assert np.array_equal(again.vector.values.astype(np.float16), np.float16(found["vector"]))
         assert local.crop(found["id"]) == found["crop"]
 

@@ -54,7 +54,7 @@ class Death:
 def deadly(moments):
     """Around every commit, every stored blob and every described picture a worker can be killed."""
     death = Death(moments)
-    begin, finish, describe = Catalog.begin, _LocalWriter.finish, Pipeline.describe
+    begin, finish, describe = Catalog.begin, _LocalWriter.finish, Pipeline.describe_all
 
     @contextlib.contextmanager
     def dying_begin(catalog):
@@ -76,7 +76,7 @@ def deadly(moments):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Catalog, "begin", dying_begin)
         patched.setattr(_LocalWriter, "finish", dying_finish)
-        patched.setattr(Pipeline, "describe", dying_describe)
+        patched.setattr(Pipeline, "describe_all", dying_describe)
         # Like a process that is not there: the next life frees at once what a dead one held.
         patched.setattr(wiring, "this_worker", lambda: Worker(this_host(), NOBODY, "then"))
         yield death

@@ -44,7 +44,7 @@ def pixels_of(seed):
     [
         ("decode", "decode", {"decode": (6, 5, {}, 1, 0), "crop": (5, 5, {}, 0, 5), "embed": (5, 5, {}, 0, 5)}),
         ("crop", "crop", {"decode": (6, 6, {}, 0, 0), "crop": (6, 5, {}, 1, 5), "embed": (5, 5, {}, 0, 5)}),
-        ("describe", "embed", {"decode": (6, 6, {}, 0, 0), "crop": (6, 6, {}, 0, 6), "embed": (6, 5, {}, 1, 5)}),
+        ("describe_all", "embed", {"decode": (6, 6, {}, 0, 0), "crop": (6, 6, {}, 0, 6), "embed": (6, 5, {}, 1, 5)}),
     ],
 )
 def test_an_error_of_a_picture_quarantines_it_with_its_cause(home, folder, monkeypatch, method, task, expected):  # noqa: PLR0917
@@ -66,7 +66,7 @@ def test_an_error_of_a_picture_quarantines_it_with_its_cause(home, folder, monke
 def test_an_error_that_is_nobody_s_picture_s_puts_the_pack_aside_and_nobody_in_quarantine(
     home, folder, monkeypatch, error
 ):
-    once(monkeypatch, Pipeline, "describe", raising(error), at=3)
+    once(monkeypatch, Pipeline, "describe_all", raising(error), at=3)
     local = home.local()
     plan = local.start_import(fill(folder, ALL), gallery="album").plan
     work(local, plan, until=put_aside(local, plan))
@@ -96,7 +96,7 @@ def test_a_source_that_goes_away_in_the_middle_is_waited_for(new_home, folder, t
     home = new_home(pack_size=40)
     write_pictures(folder, 40)
     away = tmp_path / "away"
-    once(monkeypatch, Pipeline, "describe", lambda: folder.rename(away), at=5)
+    once(monkeypatch, Pipeline, "describe_all", lambda: folder.rename(away), at=5)
     local = home.local()
     plan = local.start_import(folder, gallery="album").plan
     work(local, plan, until=put_aside(local, plan))
@@ -181,17 +181,17 @@ def test_a_picture_that_kills_three_workers_is_quarantined_and_the_others_pass(h
 
 def test_two_pictures_that_kill_are_both_found_out(home, folder, mortal, monkeypatch):
     fill(folder, ALL)
-    original = Pipeline.describe
+    original = Pipeline.describe_all
     deadly = []
 
-    def describe(self, crop, **options):
+    def describe(self, crops, **options):
         if not deadly:
             deadly.extend(self.crop(self.decode(draw(seed)))[0].jpeg for seed in (2, 4))
-        if crop in deadly:
+        if crops[0].jpeg in deadly:
             raise Killed
-        return original(self, crop, **options)
+        return original(self, crops, **options)
 
-    monkeypatch.setattr(Pipeline, "describe", describe)
+    monkeypatch.setattr(Pipeline, "describe_all", describe)
     plan = home.local().start_import(folder, gallery="album").plan
     lives(home, plan)
     shown = home.local().plan(plan)
@@ -218,7 +218,7 @@ def test_workers_that_die_between_pictures_blame_none_twice(home, folder, mortal
     plan = home.local().start_import(folder, gallery="album").plan
     for _ in range(6):
         with monkeypatch.context() as patched:
-            once(patched, Pipeline, "describe", raising(Killed))
+            once(patched, Pipeline, "describe_all", raising(Killed))
             with pytest.raises(Killed):
                 home.local().work(plan)
         home.close()
@@ -263,7 +263,7 @@ def test_cancel_before_anything_ran_leaves_an_empty_view(home, folder):
 def test_cancel_in_the_middle_of_a_pack_drops_what_its_worker_brings(home, folder, monkeypatch):
     local, other = home.local(), home.local()
     plan = local.start_import(fill(folder, ALL), gallery="album").plan
-    once(monkeypatch, Pipeline, "describe", lambda: other.cancel(plan), at=3)
+    once(monkeypatch, Pipeline, "describe_all", lambda: other.cancel(plan), at=3)
     local.work(plan)
     assert local.plan(plan)["state"] == "cancelled"
     assert books(local.plan(plan))["read"] == (6, 0, {"cancelled": 6}, 0, 0)
@@ -296,7 +296,7 @@ def test_cancel_while_a_pack_commits_waits_for_it_and_keeps_it(new_home, folder,
 def test_a_gallery_that_is_removed_during_an_import_stays_removed(home, folder, monkeypatch):
     local, other = home.local(), home.local()
     plan = local.start_import(fill(folder, ALL), gallery="album").plan
-    once(monkeypatch, Pipeline, "describe", lambda: other.remove_gallery("album"), at=3)
+    once(monkeypatch, Pipeline, "describe_all", lambda: other.remove_gallery("album"), at=3)
     local.work(plan)
     assert local.plan(plan)["state"] == "cancelled"
     assert local.galleries() == {"galleries": []}

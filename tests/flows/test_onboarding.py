@@ -23,7 +23,7 @@ def parts(tmp_path):
 
 
 def test_what_is_fetched_is_registered_stable_and_starts(parts):
-    (artifact,) = parts.onboarding.fetch("dummy")
+    artifact, _ = parts.onboarding.fetch("dummy")
     loaded = parts.onboarding.start("dummy", 1, digest=artifact.digest)
     assert loaded.labels[0] == "red"
     assert loaded.head.shape == (10, 64)

@@ -19,6 +19,7 @@ from relens.errors import BadInput
 from relens.jobs import plans
 from relens.jobs.plans import Pack, Task
 from relens.recipes import Lens
+from relens.recipes.recipe import WHOLE_PICTURE
 from relens.store import Blob, Blobs, Catalog, Tx, insert_if_absent
 from relens.store.schema import blobs as blob_rows
 from relens.values import digest_of
@@ -26,16 +27,22 @@ from relens.values import digest_of
 KIND = "import"
 PACK_STAGE = "import"
 SEAL_STAGE = "seal"
-READ, DECODE, CROP, EMBED, SEAL = "read", "decode", "crop", "embed", "seal"
-TASKS = (
-    Task(READ, PACK_STAGE, "entry"),
-    Task(DECODE, PACK_STAGE, "entry"),
-    Task(CROP, PACK_STAGE, "entry"),
-    Task(EMBED, PACK_STAGE, "object"),
-    Task(SEAL, SEAL_STAGE, "object"),
-)
+READ, DECODE, CROP, FILTER, EMBED, SEAL = "read", "decode", "crop", "filter", "embed", "seal"
 PACKS_PER_WORKER = 4
 MIN_PACK = 16
+
+
+def tasks_of(lens: Lens) -> tuple[Task, ...]:
+    """The tasks of an import under a lens. Objects are filtered where there is something to leave out."""
+    entries = [Task(name, PACK_STAGE, "entry") for name in (READ, DECODE, CROP)]
+    sifts = (FILTER, EMBED) if filters(lens) else (EMBED,)
+    objects = [Task(name, PACK_STAGE, "object") for name in sifts]
+    return (*entries, *objects, Task(SEAL, SEAL_STAGE, "object"))
+
+
+def filters(lens: Lens) -> bool:
+    """Whether a lens may leave out objects that were found."""
+    return lens.recipe.detect != WHOLE_PICTURE or bool(lens.recipe.filters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,7 @@ def plan_import(catalog: Catalog, blobs: Blobs, request: ImportRequest) -> tuple
             lens=request.lens.digest,
             spec=_spec(request, listing),
             day=dt.datetime.fromtimestamp(now).astimezone().date().isoformat(),
-            todo=TASKS,
+            todo=tasks_of(request.lens),
             work=work,
             now=now,
         )

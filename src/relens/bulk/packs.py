@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +19,17 @@ import sqlalchemy as sa
 
 from relens import gallery as galleries
 from relens import ledger, releases
-from relens.bulk.importing import CROP, DECODE, EMBED, READ, add_blob
+from relens.bulk.importing import CROP, DECODE, EMBED, FILTER, READ, add_blob, filters
 from relens.bulk.listings import Entry, Slice, path_of, read_slice
 from relens.bulk.shards import ShardWriter
 from relens.errors import BadInput, Broken, Conflict
 from relens.gallery import Item, NewObject, NewPicture
 from relens.jobs import MAX_LOSSES, Claim, Hold, leases, plans
 from relens.jobs.plans import Plan
-from relens.recipes import Cropped, Described, Lens, Pipeline
+from relens.recipes import Cropped, Described, Lens, Pipeline, attributes_of
 from relens.store import Blob, Blobs, Catalog, Tx
 from relens.store.schema import quarantine
-from relens.values import digest_of
+from relens.values import Floats, digest_of
 from relens.vectors import write_vectors
 
 CHUNK = 16
@@ -43,13 +44,21 @@ ENVIRONMENT = frozenset({errno.EIO, errno.ENOSPC, errno.EMFILE, errno.ENFILE, er
 
 
 @dataclass(frozen=True, slots=True)
+class Sifted:
+    """The objects of a picture: those that are kept, and category and reason of each that is not."""
+
+    kept: tuple[Cropped, ...]
+    dropped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """An entry that goes to quarantine: in which task, why, and how many objects had been found in it."""
+    """An entry that goes to quarantine: in which task, why, and what had been found in it by then."""
 
     task: str
     code: str
     message: str
-    objects: int = 0
+    sifted: Sifted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,7 @@ class Made:
     width: int
     height: int
     objects: tuple[tuple[Cropped, Described, tuple[int, int]], ...]  # with (offset, length) in the shard
+    dropped: tuple[tuple[str, str], ...] = ()
 
 
 Outcome = Failed | Held | Dropped | Made
@@ -99,18 +109,23 @@ class Importer:
         entries = read_slice(self._blobs, Slice(**hold.claim.spec))
         with ShardWriter(self._blobs) as shard:
             outcomes = _Pack(self, hold, plan, pipeline, shard).run(entries)
-            files = self._store(lens, outcomes, shard)
+            files = self._store(outcomes, shard)
         with self._catalog.begin() as tx:
             leases.fence(tx, hold.claim)
             galleries.lock(tx, plan.need_gallery)
             _Commit(tx, self._catalog.now(tx), hold.claim, plan, lens).write(entries, outcomes, files)
 
-    def _store(self, lens: Lens, outcomes: dict[int, Outcome], shard: ShardWriter) -> _Files | None:
+    def _store(self, outcomes: dict[int, Outcome], shard: ShardWriter) -> _Files | None:
         """The bytes of a pack, stored: crops and vectors, in the order of the entries. None if nothing was made."""
-        vectors = [described.vector.values for one in _made(outcomes) for _, described, _ in one.objects]
-        if not vectors:
+        spaces: dict[str, list[Floats]] = {}
+        found = [described for one in _made(outcomes) for _, described, _ in one.objects]
+        if not found:
             return None
-        return _Files(shard.finish(), write_vectors(self._blobs, np.stack(vectors), space=lens.space))
+        for described in found:
+            if described.vector is not None:
+                spaces.setdefault(described.vector.space, []).append(described.vector.values)
+        files = {space: write_vectors(self._blobs, np.stack(vectors), space=space) for space, vectors in spaces.items()}
+        return _Files(shard.finish(), files)
 
     def _pipeline(self, lens: Lens) -> Pipeline:
         if lens.digest not in self._pipelines:
@@ -217,18 +232,26 @@ class _Pack:
 
     def _make(self, data: bytes, sha256: str) -> Made | Failed:
         task = DECODE
-        crops: list[Cropped] = []
+        sifted: Sifted | None = None
         try:
             picture = self._pipeline.decode(data)
             task = CROP
-            crops = self._pipeline.crop(picture)
+            sifted = self._sift(self._pipeline.crop(picture))
             task = EMBED
-            described = [self._pipeline.describe(crop.jpeg) for crop in crops]
+            described = self._pipeline.describe_all(sifted.kept)
         except BadInput as error:
-            return Failed(task, error.code, str(error), len(crops))
-        places = [self._shard.add(sha256, number, crop) for number, crop in enumerate(crops)]
+            return Failed(task, error.code, str(error), sifted)
+        places = [self._shard.add(sha256, number, crop) for number, crop in enumerate(sifted.kept)]
         self._seen.add(sha256)
-        return Made(sha256, len(data), picture.width, picture.height, tuple(zip(crops, described, places, strict=True)))
+        objects = tuple(zip(sifted.kept, described, places, strict=True))
+        return Made(sha256, len(data), picture.width, picture.height, objects, sifted.dropped)
+
+    def _sift(self, crops: Sequence[Cropped]) -> Sifted:
+        reasons = [(crop, self._pipeline.reason(crop)) for crop in crops]
+        return Sifted(
+            tuple(crop for crop, reason in reasons if reason is None),
+            tuple((crop.category or ledger.ALL, reason) for crop, reason in reasons if reason is not None),
+        )
 
 
 def _has_something(folder: bytes) -> bool:
@@ -254,10 +277,10 @@ def _first_comes_first(outcomes: dict[int, Outcome]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Where a pack's crops and vectors lie."""
+    """Where a pack's crops lie, and its vectors by space."""
 
     shard: Blob
-    vectors: Blob
+    vectors: Mapping[str, Blob]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,18 +295,20 @@ class _Commit:
 
     def write(self, entries: Sequence[Entry], outcomes: dict[int, Outcome], files: _Files | None) -> None:
         """Pictures, objects, items, quarantine, ledger and the end of the pack."""
-        places = {} if files is None else _places(_made(outcomes), files)
+        places = {} if files is None else _places(_made(outcomes), files, self.lens)
         final = _settle(self.tx, self.plan.need_gallery, outcomes)
         items = {entry.number: _item(entry, self.plan.day) for entry in entries}
         ids = self._stage(final, items, places)
         self._show(entries, final, items, ids)
         if files is not None:
             add_blob(self.tx, files.shard, "shard", self.now)
-            add_blob(self.tx, files.vectors, "vectors", self.now)
+            for blob in files.vectors.values():
+                add_blob(self.tx, blob, "vectors", self.now)
         _write_quarantine(self.tx, self.claim, entries, final, self.now)
         held = [one.sha256 for one in final.values() if isinstance(one, Held)]
         elsewhere = galleries.staged_elsewhere(self.tx, self.plan.need_gallery, self.plan.id, held)
-        ledger.book(self.tx, self.plan.id, self.claim.pack, _lines(entries, final, self.plan.day, elsewhere))
+        lines = _lines(entries, final, self.plan.day, elsewhere, filtered=filters(self.lens))
+        ledger.book(self.tx, self.plan.id, self.claim.pack, lines)
         leases.finish(self.tx, self.claim, self.now)
 
     def _stage(
@@ -291,14 +316,12 @@ class _Commit:
     ) -> dict[str, int]:
         """SHA-256 to picture id of all that is made or held."""
         new = [
-            NewPicture(one.sha256, one.size, one.width, one.height, items[number], places[one.sha256])
+            NewPicture(one.sha256, one.size, one.width, one.height, items[number], places.get(one.sha256, ()))
             for number, one in sorted(final.items())
             if isinstance(one, Made)
         ]
         gallery = self.plan.need_gallery
-        ids = galleries.stage(
-            self.tx, gallery, self.plan.id, new, space=self.lens.space, model=self.lens.digests["classify"]
-        )
+        ids = galleries.stage(self.tx, gallery, self.plan.id, new, space=self.lens.space, model="")
         held = [one.sha256 for one in final.values() if isinstance(one, Held) and one.sha256 not in ids]
         return ids | galleries.known_pictures(self.tx, gallery, held)
 
@@ -331,26 +354,35 @@ def _settle(tx: Tx, gallery: int, outcomes: dict[int, Outcome]) -> dict[int, Out
     return final
 
 
-def _places(made: Sequence[Made], files: _Files) -> dict[str, tuple[NewObject, ...]]:
+def _places(made: Sequence[Made], files: _Files, lens: Lens) -> dict[str, tuple[NewObject, ...]]:
     """The objects of each picture, with where their crops and vectors lie."""
-    places: dict[str, tuple[NewObject, ...]] = {}
-    row = 0
-    for one in made:
-        found = []
-        for crop, described, (offset, length) in one.objects:
-            found.append(
-                NewObject(
-                    box=crop.box,
-                    score=crop.score,
-                    category=crop.category,
-                    labels=described.labels,
-                    crop=(files.shard.digest, offset, length),
-                    vector=(files.vectors.digest, row),
-                )
-            )
-            row += 1
-        places[one.sha256] = tuple(found)
-    return places
+    rows = Counter[str]()
+    return {one.sha256: tuple(_new_object(*found, files, lens, rows) for found in one.objects) for one in made}
+
+
+def _new_object(
+    crop: Cropped, described: Described, place: tuple[int, int], files: _Files, lens: Lens, rows: Counter[str]
+) -> NewObject:
+    """`rows` counts how many vectors of each space came before this one."""
+    vector = None
+    if described.vector is not None:
+        space = described.vector.space
+        vector = (files.vectors[space].digest, rows[space])
+        rows[space] += 1
+    return NewObject(
+        box=crop.box,
+        score=crop.score,
+        category=crop.category,
+        labels=described.labels,
+        crop=(files.shard.digest, *place),
+        vector=vector,
+        attributes=attributes_of(crop, described),
+        cut=None if crop.cut == crop.box else crop.cut,
+        landmarks=crop.landmarks,
+        text=described.text,
+        space=None if described.vector is None else described.vector.space,
+        model=lens.labeller_of(crop.category),
+    )
 
 
 def _item(entry: Entry, day: str) -> Item:
@@ -366,7 +398,12 @@ def _item(entry: Entry, day: str) -> Item:
 
 
 def _lines(
-    entries: Sequence[Entry], outcomes: dict[int, Outcome], plan_day: str, elsewhere: Mapping[str, int]
+    entries: Sequence[Entry],
+    outcomes: dict[int, Outcome],
+    plan_day: str,
+    elsewhere: Mapping[str, int],
+    *,
+    filtered: bool,
 ) -> list[ledger.Line]:
     tally = ledger.Tally()
     for entry in entries:
@@ -377,29 +414,42 @@ def _lines(
             case Held(sha256):
                 tally.dropped(READ, day, f"{WAITS}{elsewhere[sha256]}" if sha256 in elsewhere else KNOWN)
             case Failed() as failed:
-                _count_failed(tally, failed, day)
+                _count_failed(tally, failed, day, filtered=filtered)
             case Made() as made:
-                _count_made(tally, made, day)
+                _count_made(tally, made, day, filtered=filtered)
     return tally.lines()
 
 
-def _count_failed(tally: ledger.Tally, failed: Failed, day: str) -> None:
+def _count_failed(tally: ledger.Tally, failed: Failed, day: str, *, filtered: bool) -> None:
     """A picture that failed in a task has passed those before it. Its objects fail with it."""
+    sifted = failed.sifted or Sifted((), ())
     for task in (READ, DECODE, CROP):
         if task == failed.task:
             tally.failed(task, day)
             return
-        tally.passed(task, day, made=failed.objects if task == CROP else 0)
-    for _ in range(failed.objects):
-        tally.failed(EMBED, day)
+        tally.passed(task, day, made=len(sifted.kept) + len(sifted.dropped) if task == CROP else 0)
+    _count_sifted(tally, sifted, day, filtered=filtered)
+    for crop in sifted.kept:
+        tally.failed(EMBED, day, category=crop.category)
 
 
-def _count_made(tally: ledger.Tally, made: Made, day: str) -> None:
+def _count_made(tally: ledger.Tally, made: Made, day: str, *, filtered: bool) -> None:
     tally.passed(READ, day)
     tally.passed(DECODE, day)
-    tally.passed(CROP, day, made=len(made.objects))
-    for crop, _, _ in made.objects:
+    sifted = Sifted(tuple(crop for crop, _, _ in made.objects), made.dropped)
+    tally.passed(CROP, day, made=len(sifted.kept) + len(sifted.dropped))
+    _count_sifted(tally, sifted, day, filtered=filtered)
+    for crop in sifted.kept:
         tally.passed(EMBED, day, made=1, category=crop.category)
+
+
+def _count_sifted(tally: ledger.Tally, sifted: Sifted, day: str, *, filtered: bool) -> None:
+    if not filtered:
+        return
+    for crop in sifted.kept:
+        tally.passed(FILTER, day, category=crop.category)
+    for category, reason in sifted.dropped:
+        tally.dropped(FILTER, day, reason, category=category)
 
 
 def _write_quarantine(tx: Tx, claim: Claim, entries: Sequence[Entry], outcomes: dict[int, Outcome], now: float) -> None:

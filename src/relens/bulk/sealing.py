@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from relens import gallery as galleries
 from relens import ledger, releases
-from relens.bulk.importing import SEAL, add_blob
+from relens.bulk.importing import EMBED, SEAL, add_blob
 from relens.gallery import Partition
 from relens.jobs import Claim, Hold, leases, plans
 from relens.jobs.plans import Plan
+from relens.recipes import Lens, Space
 from relens.releases import View
 from relens.store import Blob, Blobs, Catalog, Tx
 from relens.values import Floats
@@ -36,11 +37,14 @@ class _Staged:
     """What a plan had staged when its sealing began."""
 
     plan: Plan
-    space: str
-    dim: int
+    lens: Lens
     as_of: int
     parent: View
     partitions: list[Partition]
+
+    def space_of(self, part: Partition) -> Space | None:
+        """The space of a partition's vectors; None if its objects have none."""
+        return self.lens.space_of(part.category)
 
 
 class Sealer:
@@ -53,7 +57,11 @@ class Sealer:
     def __call__(self, hold: Hold) -> None:
         """Build, check and publish, or hold."""
         staged = self._staged(hold.claim)
-        built = [self._build(staged, hold, part) for part in staged.partitions if part.living]
+        built = [
+            self._build(staged, hold, part, space)
+            for part in staged.partitions
+            if part.living and (space := staged.space_of(part)) is not None
+        ]
         checks = self._check(staged, built)
         with self._catalog.begin() as tx:
             leases.fence(tx, hold.claim)
@@ -66,52 +74,54 @@ class Sealer:
             as_of = galleries.by_id(tx, plan.need_gallery).sequence
             return _Staged(
                 plan=plan,
-                space=lens.space,
-                dim=lens.dim,
+                lens=lens,
                 as_of=as_of,
                 parent=releases.head_of(tx, plan.need_gallery, plan.need_lens),
                 partitions=galleries.staged_partitions(tx, plan.id, as_of),
             )
 
-    def _build(self, staged: _Staged, hold: Hold, part: Partition) -> Manifest:
+    def _build(self, staged: _Staged, hold: Hold, part: Partition, space: Space) -> Manifest:
         return build_segment(
             self._blobs,
             gallery=staged.plan.need_gallery,
             category=part.category,
             day=part.day,
-            space=staged.space,
+            space=space.digest,
             as_of=staged.as_of,
-            parts=self._vectors(staged, hold, part),
+            parts=self._vectors(staged, hold, part, space),
             count=part.living,
-            dim=staged.dim,
+            dim=space.dim,
         )
 
-    def _vectors(self, staged: _Staged, hold: Hold, part: Partition) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+    def _vectors(
+        self, staged: _Staged, hold: Hold, part: Partition, space: Space
+    ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
         """Ids and vectors of a partition by increasing id, read back from where the packs stored them."""
         with self._catalog.read() as tx:
-            for ids, places in galleries.staged_vectors(tx, staged.plan.id, staged.space, part, as_of=staged.as_of):
+            for ids, places in galleries.staged_vectors(tx, staged.plan.id, space.digest, part, as_of=staged.as_of):
                 hold.take_in_hand("segment")
-                found = np.empty((len(ids), staged.dim), dtype=np.float32)
+                found = np.empty((len(ids), space.dim), dtype=np.float32)
                 files = np.array([file for file, _ in places])
                 rows = np.array([row for _, row in places], dtype=np.int64)
                 for file in sorted(set(files)):
                     of_file = files == file
-                    found[of_file] = read_vectors(self._blobs, file, rows[of_file], space=staged.space)
+                    found[of_file] = read_vectors(self._blobs, file, rows[of_file], space=space.digest)
                 yield ids, found
 
     def _check(self, staged: _Staged, built: list[Manifest]) -> list[Check]:
         """What must hold before a view goes live, whether it holds or not."""
         with self._catalog.read() as tx:
             problems = ledger.unbalanced(tx, staged.plan.id)
-            made = sum(task["out"] for task in ledger.funnel(tx, staged.plan.id) if task["unit"] == "object")
+            made = sum(task["out"] for task in ledger.funnel(tx, staged.plan.id) if task["name"] == EMBED)
         count = sum(manifest.count for manifest in built)
+        count += sum(part.living for part in staged.partitions if staged.space_of(part) is None)
         released = sum(part.staged - part.living for part in staged.partitions)
         checks = [
             Check("ledger balances", not problems, "; ".join(problems) or "in = out + dropped + failed in every task"),
             Check(
                 "counts equal",
                 made == count + released,
-                f"{made} objects booked, {count} in segments, {released} released since",
+                f"{made} objects booked, {count} in segments or without vectors, {released} released since",
             ),
         ]
         for manifest in built:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import tarfile
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from relens.recipes import Cropped
 from relens.store import Blob, Blobs
@@ -36,7 +36,16 @@ class ShardWriter:
         """Add the crop of a picture's object: (offset, length) of its JPEG bytes in the shard."""
         key = f"{sha256}-{number}"
         offset = self._add(f"{key}.jpg", crop.jpeg)
-        about = {"picture": sha256, "box": crop.box.to_json(), "score": crop.score, "category": crop.category}
+        about: dict[str, Any] = {
+            "picture": sha256,
+            "box": crop.box.to_json(),
+            "score": crop.score,
+            "category": crop.category,
+        }
+        if crop.cut != crop.box:
+            about["cut"] = crop.cut.to_json()
+        if crop.landmarks:
+            about["landmarks"] = [list(point) for point in crop.landmarks]
         self._add(f"{key}.json", canonical_json(about))
         return offset, len(crop.jpeg)
 

@@ -37,15 +37,28 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
-    """An object to be staged: where it is, what it is, and where its crop and vector lie."""
+    """An object to be staged: where it is, what it is, and where its crop and vector lie.
+
+    crop       shard, offset and length; None if no crop is kept
+    vector     file and row; None if it has none
+    cut        what of the picture the crop shows; None if that is the box
+    landmarks  points of the picture, as shares of its width and height
+    space      of the vector, where it is not the one that all have
+    model      digest of the model that gave the labels, where it is not the one that gave all; "" if none did
+    """
 
     box: Box
     score: float
     category: str
     labels: tuple[Label, ...]
-    crop: tuple[str, int, int]  # shard, offset, length
-    vector: tuple[str, int]  # file, row
+    crop: tuple[str, int, int] | None
+    vector: tuple[str, int] | None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    cut: Box | None = None
+    landmarks: tuple[tuple[float, float], ...] = ()
+    text: str | None = None
+    space: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,17 +287,37 @@ def _stage_objects(
     )
     ids = [int(object_id) for (object_id,) in inserted]
     rows = [(object_id, found) for object_id, (_, _, found) in zip(ids, staged, strict=True)]
-    tx.execute(
-        sa.insert(crops),
-        [{"object": i, "shard": o.crop[0], "offset": o.crop[1], "length": o.crop[2]} for i, o in rows],
-    )
-    tx.execute(
-        sa.insert(vectors), [{"object": i, "space": space, "file": o.vector[0], "row": o.vector[1]} for i, o in rows]
-    )
-    tx.execute(
-        sa.insert(labels),
-        [{"object": i, "model": model, "labels": [label.to_json() for label in o.labels]} for i, o in rows],
-    )
+    describe_new(tx, gallery, rows, space=space, model=model)
+
+
+def describe_new(tx: Tx, gallery: int, rows: Sequence[tuple[int, NewObject]], *, space: str, model: str) -> None:
+    """Insert what belongs to new objects, by id: crops, vectors, labels, texts."""
+    cropped = [_crop_row(i, o) for i, o in rows if o.crop is not None]
+    embedded = [
+        {"object": i, "space": o.space or space, "file": o.vector[0], "row": o.vector[1]}
+        for i, o in rows
+        if o.vector is not None
+    ]
+    named = [
+        {"object": i, "model": by, "labels": [label.to_json() for label in o.labels]}
+        for i, o in rows
+        if (by := model if o.model is None else o.model)
+    ]
+    for table, some in ((crops, cropped), (vectors, embedded), (labels, named)):
+        if some:
+            tx.execute(sa.insert(table), some)
+    if texts := [(i, o.text) for i, o in rows if o.text]:
+        from relens.gallery.texts import add_texts  # noqa: PLC0415
+
+        add_texts(tx, gallery, texts)
+
+
+def _crop_row(object_id: int, found: NewObject) -> dict[str, Any]:
+    assert found.crop is not None
+    shard, offset, length = found.crop
+    cut = found.cut
+    sides = {side: None if cut is None else getattr(cut, side) for side in "xywh"}
+    return {"object": object_id, "shard": shard, "offset": offset, "length": length, **sides}
 
 
 def _object_row(gallery: int, plan: int, picture: int, day: str, found: NewObject) -> dict[str, Any]:
@@ -298,6 +331,7 @@ def _object_row(gallery: int, plan: int, picture: int, day: str, found: NewObjec
         "y": box.y,
         "w": box.w,
         "h": box.h,
+        "landmarks": [list(point) for point in found.landmarks] or None,
         "score": found.score,
         "category": found.category,
         "day": day,

@@ -49,7 +49,7 @@ def gallery_json(tx: Tx, gallery: Gallery) -> dict[str, Any]:
         "sequence": gallery.sequence,
         "release": release.name,
         "lens": release.lens,
-        "space": lens.space,
+        "space": lens.space or None,
         "models": dict(lens.recipe.models),
         "counts": galleries.count_objects(tx, gallery.id),
         "segments": 0 if release.view is None else len(release.view.segments),
@@ -68,7 +68,7 @@ def release_json(tx: Tx, release: Release) -> dict[str, Any]:
             "lens": release.lens,
             "space": lens.space,
             "models": {
-                role: {"model": name, "digest": lens.digests[role]} for role, name in lens.recipe.models.items()
+                role: {"model": lens.recipe.models[role], "digest": digest} for role, digest in lens.digests.items()
             },
             "gallery": release.gallery.name if release.gallery else None,
             "sequence": view.sequence if view else None,

@@ -3,8 +3,18 @@
 A version is a folder that never changes and is verified whenever it is started. Running a model is not done here.
 """
 
-from relens.models.artifacts import GOLDEN, GOLDEN_OUTPUTS, Artifact, Shelf
-from relens.models.card import Card, read_card
+from relens.models.artifacts import GOLDEN, GOLDEN_OUTPUTS, Artifact, Shelf, read_labels
+from relens.models.card import Card, Part, read_card
 from relens.models.registry import Registered
 
-__all__ = ["GOLDEN", "GOLDEN_OUTPUTS", "Artifact", "Card", "Registered", "Shelf", "read_card"]
+__all__ = [
+    "GOLDEN",
+    "GOLDEN_OUTPUTS",
+    "Artifact",
+    "Card",
+    "Part",
+    "Registered",
+    "Shelf",
+    "read_card",
+    "read_labels",
+]

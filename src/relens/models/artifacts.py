@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from relens.errors import Broken, Conflict, Missing
+from relens.errors import BadInput, Broken, Conflict, Missing
 from relens.models.card import Card, read_card, space_digest
 from relens.store.blobs import sync_folder, write_file_durably
 from relens.values import Floats, canonical_json, digest_of
@@ -46,18 +46,20 @@ class Artifact:
         return f"{self.card.name}/{self.card.version}"
 
     @property
-    def space(self) -> str:
-        """The space of its vectors."""
-        return space_digest(self.card.space(self.weights))
+    def space(self) -> str | None:
+        """The space of its vectors; None if it gives none."""
+        document = self.card.space(self.weights)
+        return None if document is None else space_digest(document)
 
     @property
     def model_file(self) -> Path:
         return self.folder / self.card.file
 
     def labels(self) -> list[str]:
-        """Class names by index."""
-        names: list[str] = json.loads((self.folder / self.card.labels).read_text(encoding="utf-8"))
-        return names
+        """Class names by index; none if the card names no file of them."""
+        if self.card.labels is None:
+            return []
+        return read_labels((self.folder / self.card.labels).read_bytes(), source=self.card.labels)
 
     def head(self) -> Floats | None:
         """(classes, d) float32 weights of the classifier, None if the card names none."""
@@ -145,6 +147,18 @@ class Shelf:
             sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_labels(data: bytes, *, source: str) -> list[str]:
+    """Class names from a JSON list, or from text with one a line. BadInput, naming `source`, for anything else."""
+    try:
+        text = data.decode()
+        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except ValueError as error:
+        raise BadInput("models.bad-labels", f"{source} holds no class names: {error}") from error
+    if not names or not all(isinstance(name, str) for name in names):
+        raise BadInput("models.bad-labels", f"{source} is no list of names", hint="write a JSON list, or one name a line")
+    return list(names)
 
 
 def _identity(facts: Mapping[str, Mapping[str, str | int]]) -> str:

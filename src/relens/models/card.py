@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import yaml
@@ -14,23 +14,59 @@ import yaml
 from relens.errors import BadInput
 from relens.values import Preprocessing, digest_of
 
-ROLES = ("scores", "vector", "features")
+TASKS = ("classify+embed", "classify", "embed", "detect", "regress", "read")
+"""What a model can be for. A detector finds objects, a reader reads lines of text, a regressor gives a number."""
+
+NEEDED = {
+    "classify+embed": ("scores", "vector"),
+    "classify": ("scores",),
+    "embed": ("vector",),
+    "regress": ("value",),
+    "read": ("scores",),
+}
+"""Output roles that a task cannot do without; what a detector needs follows from how its outputs are decoded."""
+
+KINDS = {
+    "classify+embed": ("none", "softmax", "sigmoid"),
+    "classify": ("none", "softmax", "sigmoid"),
+    "embed": ("none",),
+    "regress": ("value", "expectation"),
+    "detect": ("yolo", "boxes", "mtcnn", "db"),
+    "read": ("ctc",),
+}
+"""How the outputs of a task may be decoded; the first one is meant when the card does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A further network of a model, run by itself: its file, input, outputs and input shape (None: any length)."""
+
+    file: str
+    input: str
+    outputs: Mapping[str, str]
+    shape: tuple[int | None, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"file": self.file, "input": self.input, "outputs": dict(self.outputs), "shape": list(self.shape)}
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
     """What a model version is.
 
-    task       "classify+embed": class scores and a vector, from one forward
-    format     "onnx" or "dummy"; which back-ends can run it follows from this
+    task       one of TASKS; "classify+embed" gives class scores and a vector from one forward
+    format     "onnx", "dummy", …; which back-ends can run it follows from this
     file       the model's file in the folder
     input      name of the input tensor
-    outputs    role ("scores", "vector", "features") to tensor name
-    labels     file with a JSON list of class names, by index
+    outputs    role ("scores", "vector", "features", "value", "boxes"…) to tensor name
+    labels     file with a JSON list of class names, by index; may be missing for embedders and regressors
     head       safetensors file with the classifier's `weight` (classes, d), for class-activation maps; may be missing
-    dim        length of the vector
+    dim        length of the vector; 0 if there is none
     precision  "fp32"; pinned, part of the space
     normalise  "l2": vectors are scaled to unit length
+    decode     how outputs are read: `kind`, one of KINDS for the task, and what that kind must know
+    parts      further networks by name, run by the code that `decode` names
+    shape      of one input, without the batch, None for any length; given when it does not follow from preprocessing
     """
 
     name: str
@@ -41,29 +77,59 @@ class Card:
     input: str
     preprocessing: Preprocessing
     outputs: Mapping[str, str]
-    dim: int
-    labels: str
     licence: str
     source: str
+    dim: int = 0
+    labels: str | None = None
     head: str | None = None
     precision: str = "fp32"
     normalise: str = "l2"
+    decode: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    shape: tuple[int | None, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return values | {"preprocessing": self.preprocessing.to_json(), "outputs": dict(self.outputs)}
+        """What a card does not say is left out where it once could not be said, so that digests stay what they were."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _ALWAYS}
+        values |= {"preprocessing": self.preprocessing.to_json(), "outputs": dict(self.outputs)}
+        if self.decode:
+            values["decode"] = dict(self.decode)
+        if self.parts:
+            values["parts"] = {name: part.to_json() for name, part in self.parts.items()}
+        if self.shape is not None:
+            values["shape"] = list(self.shape)
+        return values
 
     def to_yaml(self) -> bytes:
         return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True).encode()
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one input, without the batch."""
-        side = self.preprocessing.size_px
-        return (3, side, side) if self.preprocessing.layout == "nchw" else (side, side, 3)
+    def kind(self) -> str:
+        """How the outputs are decoded."""
+        return str(self.decode.get("kind", KINDS[self.task][0]))
 
-    def space(self, weights: str) -> dict[str, Any]:
-        """All that makes a vector of this model, given the digest of its file; its digest names the space."""
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that the card names."""
+        named = [self.file, self.labels, self.head, *(part.file for part in self.parts.values())]
+        return tuple(dict.fromkeys(file for file in named if file is not None))
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of one input, without the batch; None where any length will do."""
+        if self.shape is not None:
+            return self.shape
+        prep = self.preprocessing
+        channels = 1 if prep.colour == "grey" else 3
+        return (channels, prep.height, prep.size_px) if prep.layout == "nchw" else (prep.height, prep.size_px, channels)
+
+    def space(self, weights: str) -> dict[str, Any] | None:
+        """All that makes a vector of this model, given the digest of its file; its digest names the space.
+
+        None for a model that gives no vector.
+        """
+        if "vector" not in self.outputs:
+            return None
         return {
             "weights": weights,
             "preprocessing": self.preprocessing.to_json(),
@@ -72,6 +138,26 @@ class Card:
             "normalise": self.normalise,
             "dim": self.dim,
         }
+
+
+# In this order they have always been written.
+_ALWAYS = (
+    "name",
+    "version",
+    "task",
+    "format",
+    "file",
+    "input",
+    "preprocessing",
+    "outputs",
+    "dim",
+    "labels",
+    "licence",
+    "source",
+    "head",
+    "precision",
+    "normalise",
+)
 
 
 def space_digest(document: Mapping[str, Any]) -> str:
@@ -86,15 +172,42 @@ def read_card(data: bytes | Mapping[str, Any]) -> Card:
         if not isinstance(given, dict):
             raise BadInput("models.bad-card", "a card holds keys and values")
         known = {field.name for field in fields(Card)}
-        if unknown := sorted(set(given) - known):
+        if unknown := sorted(map(str, set(given) - known)):
             raise BadInput(
                 "models.bad-card", f"unknown in the card: {', '.join(unknown)}", hint=f"known: {sorted(known)}"
             )
         steps = dict(given.pop("preprocessing"))
         steps |= {"mean": tuple(steps["mean"]), "std": tuple(steps["std"])}
-        card = Card(preprocessing=Preprocessing(**steps), **given)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        parts = {
+            name: Part(**{**part, "shape": tuple(part["shape"])}) for name, part in (given.pop("parts", {})).items()
+        }
+        shape = given.pop("shape", None)
+        card = Card(
+            preprocessing=Preprocessing(**steps), parts=parts, shape=None if shape is None else tuple(shape), **given
+        )
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput("models.bad-card", f"the card cannot be read: {error}") from error
-    if unknown := sorted(set(card.outputs) - set(ROLES)):
-        raise BadInput("models.bad-card", f"unknown output roles {unknown}", hint=f"roles are {', '.join(ROLES)}")
+    _require_sense(card)
     return card
+
+
+def _require_sense(card: Card) -> None:
+    """BadInput if a card contradicts itself."""
+    if card.task not in TASKS:
+        raise BadInput("models.bad-card", f"task {card.task!r} is unknown", hint=f"known: {', '.join(TASKS)}")
+    if card.kind not in KINDS[card.task]:
+        raise BadInput(
+            "models.bad-card",
+            f"decode.kind {card.kind!r} does not fit task {card.task}",
+            hint=f"known: {', '.join(KINDS[card.task])}",
+        )
+    if missing := [role for role in NEEDED.get(card.task, ()) if role not in card.outputs]:
+        raise BadInput(
+            "models.bad-card",
+            f"task {card.task} needs an output {', '.join(missing)}",
+            hint=f"outputs maps a role to a tensor of the model; given are {', '.join(card.outputs) or 'none'}",
+        )
+    if ("vector" in card.outputs) != (card.dim > 0):
+        raise BadInput("models.bad-card", f"dim is {card.dim}", hint="a model with an output `vector` has its length")
+    if card.labels is None and card.task in {"classify", "classify+embed", "read"}:
+        raise BadInput("models.bad-card", f"task {card.task} needs labels", hint="a file with a JSON list of names")

@@ -53,7 +53,8 @@ def register(tx: Tx, artifact: Artifact, now: float) -> None:
             f"the catalog knows other content as {artifact.reference}: {known}, not {artifact.digest}",
             hint="a version never changes: copy the folder from where it came in first, or take another version number",
         )
-    insert_if_absent(tx, spaces, digest=artifact.space, dim=card.dim, document=card.space(artifact.weights))
+    if artifact.space is not None:
+        insert_if_absent(tx, spaces, digest=artifact.space, dim=card.dim, document=card.space(artifact.weights))
     insert_if_absent(tx, model_labels, name=card.name, label=STABLE, version=card.version)
 
 

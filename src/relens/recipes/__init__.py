@@ -5,19 +5,25 @@ The crop is stored, and what is described is always the decoded crop, so that em
 """
 
 from relens.recipes.book import BUILT_IN, RecipeBook, built_in
-from relens.recipes.lens import Lens, LoadedModel, Recipe, freeze, read_recipe
-from relens.recipes.pipeline import INCLUDES, Cropped, Described, Pipeline
+from relens.recipes.crops import Cropped
+from relens.recipes.lens import Lens, LoadedModel, Space, freeze
+from relens.recipes.pipeline import INCLUDES, Described, Pipeline, attributes_of
+from relens.recipes.recipe import Finding, Recipe, Rule, read_recipe
 
 __all__ = [
     "BUILT_IN",
     "INCLUDES",
     "Cropped",
     "Described",
+    "Finding",
     "Lens",
     "LoadedModel",
     "Pipeline",
     "Recipe",
     "RecipeBook",
+    "Rule",
+    "Space",
+    "attributes_of",
     "built_in",
     "freeze",
     "read_recipe",

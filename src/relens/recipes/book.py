@@ -6,10 +6,12 @@ import threading
 from importlib import resources
 from pathlib import Path
 
-from relens.errors import BadInput, Missing
+from relens.errors import BadInput, Broken, Missing
 from relens.models import Artifact, Registered, Shelf, registry
-from relens.recipes.lens import NAME, Lens, Recipe, freeze, read_recipe
+from relens.recipes.lens import Lens, freeze
+from relens.recipes.recipe import NAME, Recipe, read_recipe
 from relens.store import Catalog
+from relens.values import digest_of
 
 BUILT_IN = ("photos",)
 
@@ -32,7 +34,37 @@ class RecipeBook:
         """The lens that a recipe resolves to now. Missing if there is no such recipe or model."""
         recipe = self.recipe(named)
         with self._catalog.read() as tx:
-            return freeze(recipe, lambda reference: registry.resolve(tx, reference), self._open)
+            return freeze(
+                recipe,
+                lambda reference: registry.resolve(tx, reference),
+                self._open,
+                lambda file: digest_of(self._code(file)),
+            )
+
+    def code(self, lens: Lens) -> dict[str, bytes]:
+        """The files of a lens's own filters. Broken if one is not what the lens was frozen with."""
+        found = {file: self._code(file) for file in lens.code}
+        for file, text in found.items():
+            if digest_of(text) != lens.code[file]:
+                raise Broken(
+                    "recipes.code-changed",
+                    f"{self._folder / file} is not the one that the lens was frozen with",
+                    hint="put the original back under its name, and give the new one another",
+                )
+        return found
+
+    def _code(self, file: str) -> bytes:
+        """A file of the user's own beside the recipes. A name never leaves that folder."""
+        if not NAME.fullmatch(file):
+            raise BadInput(
+                "recipes.bad-name", f"{file!r} is no file beside the recipes", hint=f"put it in {self._folder}"
+            )
+        try:
+            return (self._folder / file).read_bytes()
+        except OSError as error:
+            raise Missing(
+                "recipes.no-code", f"{self._folder / file} cannot be read: {error.strerror}", hint="a filter names it"
+            ) from error
 
     def recipe(self, named: str | Path) -> Recipe:
         """A recipe by name (text) or by file (a path), as it is written now."""

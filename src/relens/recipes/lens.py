@@ -1,173 +1,190 @@
-"""A recipe as it is written, and a lens: the recipe frozen with model digests, spaces and thresholds."""
+"""A lens: a recipe frozen with the digests of its models, its spaces and thresholds. What a model change changes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import yaml
 
 from relens.errors import BadInput
 from relens.models import Artifact, Registered
+from relens.recipes.recipe import ALL, NONE, Recipe
 from relens.runtimes import Session
 from relens.values import Floats, digest_of
 
-ROLES = ("embed", "classify")
-MAX_LABELS = 100
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+TASKS = {
+    "embed": ("embed", "classify+embed"),
+    "classify": ("classify", "classify+embed"),
+    "turn": ("classify", "classify+embed"),
+    "detect": ("detect",),
+    "read": ("read",),
+    "score": ("regress", "classify", "classify+embed"),
+}
+"""What a model must be for to play a role."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """What happens to a picture. `models` maps a role ("embed", "classify") to a reference like `effnet-lite0/1`."""
+class Space:
+    """A space by its digest, with the length of its vectors."""
 
-    name: str
-    detect: str
-    short_side_px: int
-    quality: int
-    labels: int
-    models: Mapping[str, str]
+    digest: str
+    dim: int
 
-    def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
-            raise _bad("recipe", self.name, "a name of letters, digits, `.`, `_` and `-`")
-        if self.detect != "whole":
-            raise _bad("detect", self.detect, "`whole`")
-        _require("crop.short_side_px", self.short_side_px, 32, 4096)
-        _require("crop.quality", self.quality, 1, 100)
-        _require("labels", self.labels, 1, MAX_LABELS)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What of a recipe is not its models."""
-        return {
-            "name": self.name,
-            "detect": self.detect,
-            "crop": {"short_side_px": self.short_side_px, "quality": self.quality},
-            "labels": self.labels,
-        }
+    def to_json(self) -> dict[str, Any]:
+        return {"digest": self.digest, "dim": self.dim}
 
 
 @dataclass(frozen=True, slots=True)
 class Lens:
-    """A recipe with the digests of its models, its spaces and thresholds, frozen. What a model change changes."""
+    """A recipe with the digests of its models, its spaces and thresholds, frozen.
+
+    digests  role to digest of its model
+    space    of the vectors of objects whose category has no other; "" (dim 0) if they have none
+    spaces   category to its own space, None if its objects have no vectors
+    code     file of a filter of the user's own to its SHA-256
+    """
 
     recipe: Recipe
     digests: Mapping[str, str]
     space: str
     dim: int
     thresholds: Mapping[str, float]
+    spaces: Mapping[str, Space | None] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def document(self) -> dict[str, Any]:
-        return {
+        given: dict[str, Any] = {
             "recipe": self.recipe.settings,
             "models": {
                 role: {"reference": reference, "digest": self.digests[role]}
                 for role, reference in self.recipe.models.items()
+                if reference != NONE
             },
             "space": {"digest": self.space, "dim": self.dim},
             "thresholds": dict(self.thresholds),
         }
+        if without := sorted(role for role, reference in self.recipe.models.items() if reference == NONE):
+            given["without"] = without
+        if self.spaces:
+            given["spaces"] = {
+                category: None if space is None else space.to_json() for category, space in self.spaces.items()
+            }
+        if self.code:
+            given["code"] = dict(self.code)
+        return given
 
     @property
     def digest(self) -> str:
         return digest_of(self.document)
 
+    @property
+    def labellers(self) -> tuple[str, ...]:
+        """Digests of the models that give names, one for each kind of object."""
+        roles = {self.recipe.role("classify", category) for category in self.recipe.categories}
+        return tuple(sorted({self.digests[role] for role in roles if role is not None}))
+
+    def space_of(self, category: str) -> Space | None:
+        """The space of a category's vectors; None if its objects have none."""
+        if category in self.spaces:
+            return self.spaces[category]
+        return Space(self.space, self.dim) if self.space else None
+
+    def labeller_of(self, category: str) -> str:
+        """Digest of the model that names a category's objects; "" if none does."""
+        role = self.recipe.role("classify", category)
+        return "" if role is None else self.digests[role]
+
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Lens:
         """The inverse of `document`."""
-        settings = document["recipe"]
         models = document["models"]
-        recipe = Recipe(
-            name=settings["name"],
-            detect=settings["detect"],
-            short_side_px=settings["crop"]["short_side_px"],
-            quality=settings["crop"]["quality"],
-            labels=settings["labels"],
-            models={role: model["reference"] for role, model in models.items()},
-        )
+        references = {role: model["reference"] for role, model in models.items()}
+        references |= dict.fromkeys(document.get("without", ()), NONE)
         return Lens(
-            recipe=recipe,
+            recipe=Recipe.from_settings(document["recipe"], references),
             digests={role: model["digest"] for role, model in models.items()},
             space=document["space"]["digest"],
             dim=document["space"]["dim"],
             thresholds=document["thresholds"],
+            spaces={
+                category: None if space is None else Space(**space)
+                for category, space in document.get("spaces", {}).items()
+            },
+            code=document.get("code", {}),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A verified model version, loaded on a back-end, that gave its golden outputs."""
+    """A verified model version, loaded on a back-end, that gave its golden outputs. `parts` are further networks."""
 
     artifact: Artifact
     session: Session
     labels: tuple[str, ...]
     head: Floats | None
+    parts: Mapping[str, Session] = field(default_factory=dict)
+
+    def close(self) -> None:
+        for session in (self.session, *self.parts.values()):
+            session.close()
 
 
-def read_recipe(data: bytes, *, source: str) -> Recipe:
-    """A recipe from YAML; `source` is named in errors. BadInput for what is missing, unknown or out of range."""
-    try:
-        given = yaml.safe_load(data)
-        known = {"recipe", "detect", "crop", "labels", *ROLES}
-        if not isinstance(given, dict) or not isinstance(given.get("crop", {}), dict):
-            raise BadInput("recipes.bad-recipe", f"{source}: a recipe holds keys and values")
-        if unknown := sorted(map(str, set(given) - known)):
-            raise BadInput(
-                "recipes.unknown-key",
-                f"{source}: unknown {', '.join(unknown)}",
-                hint=f"known: {', '.join(sorted(known))}",
-            )
-        crop = {"short_side_px": 320, "quality": 90} | given.get("crop", {})
-        if unknown := sorted(map(str, set(crop) - {"short_side_px", "quality"})):
-            raise BadInput("recipes.unknown-key", f"{source}: unknown crop.{', crop.'.join(unknown)}")
-        embed = str(given["embed"])
-        return Recipe(
-            name=str(given["recipe"]),
-            detect=str(given.get("detect", "whole")),
-            short_side_px=int(crop["short_side_px"]),
-            quality=int(crop["quality"]),
-            labels=int(given.get("labels", 5)),
-            models={"embed": embed, "classify": str(given.get("classify", embed))},
-        )
-    except KeyError as error:
-        raise BadInput("recipes.bad-recipe", f"{source}: {error.args[0]} is missing") from error
-    except (yaml.YAMLError, TypeError, ValueError) as error:
-        raise BadInput("recipes.bad-recipe", f"{source} cannot be read: {error}") from error
+def freeze(
+    recipe: Recipe,
+    resolve: Callable[[str], Registered],
+    open_model: Callable[[Registered], Artifact],
+    code: Callable[[str], str],
+) -> Lens:
+    """The lens that a recipe resolves to now.
 
+    `code` gives the SHA-256 of a file of the user's own. Missing if a model or file is not there; BadInput if a model
+    cannot play its role.
+    """
+    recipe = _with_names(recipe, resolve)
+    references = {role: reference for role, reference in recipe.models.items() if reference != NONE}
+    resolved = {reference: resolve(reference) for reference in sorted(set(references.values()))}
+    found = {role: resolved[reference] for role, reference in references.items()}
+    for role, model in found.items():
+        _require_fit(role, model)
+    pinned = {role: found[role].reference if role in found else NONE for role in recipe.models}
 
-def freeze(recipe: Recipe, resolve: Callable[[str], Registered], open_model: Callable[[Registered], Artifact]) -> Lens:
-    """The lens that a recipe resolves to now. Missing if a model is not there; BadInput if one cannot play its role."""
-    resolved = {reference: resolve(reference) for reference in set(recipe.models.values())}
-    found = {role: resolved[reference] for role, reference in recipe.models.items()}
-    for role, output in (("embed", "vector"), ("classify", "scores")):
-        if output not in found[role].card.outputs:
-            raise BadInput("recipes.wrong-model", f"{found[role].reference} gives no {output}: it cannot {role}")
-    embedder = open_model(found["embed"])
-    pinned = Recipe(
-        name=recipe.name,
-        detect=recipe.detect,
-        short_side_px=recipe.short_side_px,
-        quality=recipe.quality,
-        labels=recipe.labels,
-        models={role: model.reference for role, model in found.items()},
-    )
+    def space(category: str) -> Space | None:
+        role = recipe.role("embed", category)
+        if role is None:
+            return None
+        artifact = open_model(found[role])
+        assert artifact.space is not None
+        return Space(artifact.space, artifact.card.dim)
+
+    usual = space(ALL) if "embed" in references else None
+    others = {category: space(category) for category in recipe.categories}
     return Lens(
-        recipe=pinned,
+        recipe=replace(recipe, models=pinned),
         digests={role: model.digest for role, model in found.items()},
-        space=embedder.space,
-        dim=embedder.card.dim,
-        thresholds={},
+        space=usual.digest if usual else "",
+        dim=usual.dim if usual else 0,
+        thresholds={} if recipe.threshold is None else {"match": recipe.threshold},
+        spaces={category: given for category, given in others.items() if given != usual},
+        code={
+            str(rule.options["file"]): code(str(rule.options["file"])) for rule in recipe.filters if rule.name == "own"
+        },
     )
 
 
-def _require(key: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise _bad(key, value, f"a number from {least} to {most}")
+def _with_names(recipe: Recipe, resolve: Callable[[str], Registered]) -> Recipe:
+    """Names that the embedding model gives by the way are taken, if the recipe says nothing about names."""
+    embed = recipe.models.get("embed", NONE)
+    if "classify" in recipe.models or embed == NONE or resolve(embed).card.task != "classify+embed":
+        return recipe
+    return replace(recipe, models={**recipe.models, "classify": embed})
 
 
-def _bad(key: str, value: object, wanted: str) -> BadInput:
-    return BadInput("recipes.bad-value", f"{key}: {value!r} is not {wanted}")
+def _require_fit(role: str, model: Registered) -> None:
+    step = role.rpartition("/")[2].partition(".")[0]
+    if model.card.task not in TASKS[step]:
+        raise BadInput(
+            "recipes.wrong-model",
+            f"{model.reference} is for {model.card.task}: it cannot {step}",
+            hint=f"`{role}` takes a model whose task is {' or '.join(TASKS[step])}",
+        )

@@ -100,9 +100,11 @@ class FoundObject(_Answer):
     score: float = _is("how sure the detector is, 0 to 1", 1.0)
     category: str = _is("its category; `all` if the recipe knows none", "all")
     labels: list[Label] = _is("names, best first")
-    attributes: Attributes = _is("what was asked for with `include`")
+    attributes: Attributes = _is("what its models say of it, and what was asked for with `include`")
+    landmarks: list[list[float]] | None = _may("points of it, [x, y] each in shares of the picture", [[0.4, 0.3]])
 
 
+DROPPED = "how many objects the recipe's filters left out, by reason"
 TIMINGS = "milliseconds of each phase of the answer"
 RELEASE = "the release that answered"
 
@@ -114,6 +116,7 @@ class Recognition(_Answer):
     recipe: str = _is("the recipe that was applied", "photos")
     picture: SentPicture = _is("the picture that was sent")
     objects: list[FoundObject] = _is("what was found in it")
+    dropped: dict[str, int] | None = _may(DROPPED, {"blur": 1})
     timings_ms: dict[str, float] = _is(TIMINGS, {"open": 0.01, "decode": 3.2, "crop": 1.1, "describe": 9.8})
 
 
@@ -145,6 +148,7 @@ class MatchedObject(_Answer):
     """One object of the query picture with its look-alikes."""
 
     box: Box = _is(BOX, WHOLE, min_length=4, max_length=4)
+    category: str = _is("its category, whose objects were searched", "all")
     labels: list[Label] = _is("names, best first")
     matches: list[Match] = _is("look-alikes, best first")
 
@@ -157,6 +161,7 @@ class SearchAnswer(_Answer):
     gallery: str = _is("the gallery that was searched", "shop")
     picture: SentPicture = _is("the picture that was sent")
     objects: list[MatchedObject] = _is("its objects, each with look-alikes")
+    dropped: dict[str, int] | None = _may(DROPPED, {"blur": 1})
     timings_ms: dict[str, float] = _is(TIMINGS, {"open": 0.01, "decode": 3.2, "describe": 9.8, "search": 0.9})
 
 

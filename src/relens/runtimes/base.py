@@ -6,6 +6,7 @@ on the same file and precision, so which one runs is no part of a space.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from relens.errors import BadInput, Broken
 from relens.values import Floats
 
-ROLES = ("scores", "vector", "features")
+ROLE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +27,24 @@ class ModelSpec:
     format       "onnx" or "dummy"
     path         the model file; it is read by `load` and not needed after
     input        name of the input tensor
-    input_shape  its shape without the batch
-    outputs      role to tensor name. Roles: scores (n, classes), vector (n, d), features (n, d, rows, columns), of
-                 which vector is the mean over rows and columns
+    input_shape  its shape without the batch; None where any length will do
+    outputs      role to tensor name. Some roles: scores (n, classes), vector (n, d), features (n, d, rows, columns), of
+                 which vector is the mean over rows and columns; value (n, m); boxes (n, m, 4)
     precision    "fp32": what the arithmetic is done in; pinned, a part of the space
     """
 
     format: str
     path: Path
     input: str
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int | None, ...]
     outputs: Mapping[str, str]
     precision: str
 
     def __post_init__(self) -> None:
-        if not self.input_shape or min(self.input_shape) < 1:
+        if not self.input_shape or min(1 if side is None else side for side in self.input_shape) < 1:
             raise BadInput("runtimes.bad-spec", f"an input shape is made of numbers from 1, not {self.input_shape}")
-        if not self.outputs or not set(self.outputs) <= set(ROLES):
-            raise BadInput("runtimes.bad-spec", f"outputs are some of {', '.join(ROLES)}, not {sorted(self.outputs)}")
+        if not self.outputs or not all(ROLE.fullmatch(role) for role in self.outputs):
+            raise BadInput("runtimes.bad-spec", f"roles of outputs are words like `scores`, not {sorted(self.outputs)}")
 
 
 class Session(Protocol):
@@ -115,8 +116,11 @@ def require_runnable(
 
 def require_inputs(spec: ModelSpec, inputs: Floats) -> None:
     """BadInput that names what is expected and what was given, if they differ."""
-    if inputs.dtype != np.float32 or inputs.shape[1:] != spec.input_shape or not len(inputs):
-        expected = ", ".join(map(str, spec.input_shape))
+    fits = len(inputs.shape) == len(spec.input_shape) + 1 and all(
+        wanted in (None, side) for wanted, side in zip(spec.input_shape, inputs.shape[1:], strict=True)
+    )
+    if inputs.dtype != np.float32 or not fits or not inputs.size:
+        expected = ", ".join("any" if side is None else str(side) for side in spec.input_shape)
         raise BadInput(
             "runtimes.wrong-shape",
             f"the model takes (n, {expected}) float32 with n from 1; given was {inputs.shape} {inputs.dtype.name}",

@@ -1,7 +1,8 @@
 """A model without weights: deterministic, fast, and honest enough that a picture finds itself and its likes.
 
 The model file is `{"seed", "vector_dim", "classes", "cells"}`. All numbers follow from the seed by SHAKE-256, so that a
-file means the same with every version of everything. The platform runs on it in seconds; its scores mean nothing.
+file means the same with every version of everything. The platform runs on it in seconds; its scores mean nothing. As a
+detector it finds what is bright: each bright cell of the picture is an object, of the class of its strongest colour.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import numpy as np
 
 from relens.errors import BadInput
 from relens.runtimes.base import (
-    ROLES,
     ModelSpec,
     load_failed,
     require_inputs,
@@ -25,6 +25,7 @@ from relens.runtimes.base import (
 )
 from relens.values import Floats, canonical_json
 
+ROLES = ("scores", "vector", "features", "detections")
 CHANNELS = 3
 FLOOR = 0.01  # instead of zero, so that no picture has a zero vector
 BIAS = 0.1
@@ -62,7 +63,7 @@ class Dummy:
             numbers = _read(spec.path)
         except (OSError, ValueError, TypeError) as error:
             raise load_failed(spec, error) from error
-        channels, *sides = spec.input_shape
+        channels, *sides = (side or 0 for side in spec.input_shape)
         if channels != CHANNELS or len(sides) != 2 or min(sides) < numbers.cells:  # noqa: PLR2004 - height and width
             raise load_failed(spec, f"it takes (3, height, width) of {numbers.cells} cells a side at least")
         require_outputs(spec, ROLES)
@@ -111,6 +112,7 @@ class DummySession:
             "scores": scores / scores.sum(),
             "vector": vector,
             "features": features.reshape(-1, self._cells, self._cells),
+            "detections": _bright_cells(colour, self._cells),
         }
 
 
@@ -143,6 +145,17 @@ def _uniform(seed: int, name: str, shape: tuple[int, ...]) -> Floats:
     """Numbers from -1 to 1, exact in float32, that follow from seed and name for ever."""
     stream = hashlib.shake_256(f"{seed} {name}".encode()).digest(4 * int(np.prod(shape)))
     return ((np.frombuffer(stream, "<u4") >> 8).astype(np.float32) / np.float32(1 << 23) - 1).reshape(shape)
+
+
+def _bright_cells(colour: Floats, cells: int) -> Floats:
+    """(cells * cells, 6) float32: left, top, right, bottom as shares of the picture, score, class of each cell.
+
+    The score of mean brightness b, for inputs of -1 to 1, is (b + 1) / 2: half of it is mid-grey.
+    """
+    down, across = np.divmod(np.arange(cells * cells), cells)
+    score = np.clip((colour[:, 0].mean(axis=0) + 1) / 2, 0, 1)
+    corners = [across / cells, down / cells, (across + 1) / cells, (down + 1) / cells]
+    return np.stack([*corners, score, colour[:, 0].argmax(axis=0)], axis=1).astype(np.float32)
 
 
 def _averages(one: Floats, cells: int) -> Floats:

@@ -25,6 +25,14 @@ from relens.values import Floats
 ERRORS_ONLY = 3
 PROVIDER = "CPUExecutionProvider"
 FLOAT = "tensor(float)"
+CAST = {
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+"""Types other than float32 that a model may take and give; outside it all numbers are float32."""
 
 
 class OnnxRuntime:
@@ -58,11 +66,11 @@ class OnnxSession:
         self._session = session
         self._roles = list(spec.outputs)
         self._tensors = [spec.outputs[role] for role in self._roles]
-        self._batch = _fixed_batch(spec, session)
+        self._batch, self._takes = _input_of(spec, session)
         types = {output.name: output.type for output in session.get_outputs()}
         require_outputs(spec, types)
-        if wrong := {name: types[name] for name in self._tensors if types[name] != FLOAT}:
-            raise Broken("runtimes.wrong-outputs", f"the model's outputs are not float32: {wrong}")
+        if wrong := {name: types[name] for name in self._tensors if types[name] not in {FLOAT, *CAST}}:
+            raise Broken("runtimes.wrong-outputs", f"the model's outputs are no numbers: {wrong}")
 
     def run(self, inputs: Floats) -> dict[str, Floats]:
         require_inputs(self._spec, inputs)
@@ -78,8 +86,10 @@ class OnnxSession:
         session = self._session
         if session is None:
             raise run_failed(self._spec, "it was closed")
+        given = inputs if self._takes is None else inputs.astype(self._takes)
         try:
-            tensors: list[Floats] = session.run(self._tensors, {self._spec.input: inputs})
+            made = session.run(self._tensors, {self._spec.input: given})
+            tensors: list[Floats] = [np.asarray(tensor, dtype=np.float32) for tensor in made]
         except Exception as error:
             raise run_failed(self._spec, error) from error
         if any(tensor.shape[:1] != inputs.shape[:1] for tensor in tensors):
@@ -102,8 +112,11 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _fixed_batch(spec: ModelSpec, session: Any) -> int | None:
-    """The batch that the model insists on, if it does. Broken if its input is not the one of the spec."""
+def _input_of(spec: ModelSpec, session: Any) -> tuple[int | None, Any]:
+    """The batch that the model insists on, if it does, and the type that it takes, if that is not float32.
+
+    Broken if its input is not the one of the spec.
+    """
     inputs = {node.name: node for node in session.get_inputs()}
     if set(inputs) != {spec.input}:
         raise load_failed(spec, f"its inputs are {sorted(inputs)}, the card says {spec.input!r}")
@@ -111,9 +124,9 @@ def _fixed_batch(spec: ModelSpec, session: Any) -> int | None:
     fits = len(node.shape) == len(spec.input_shape) + 1 and all(
         has == wants or not isinstance(has, int) for has, wants in zip(node.shape[1:], spec.input_shape, strict=True)
     )
-    if node.type != FLOAT or not fits:
-        raise load_failed(spec, f"its input is {node.type} {node.shape}, the card says float32 {spec.input_shape}")
-    return node.shape[0] if isinstance(node.shape[0], int) else None
+    if node.type not in {FLOAT, *CAST} or not fits:
+        raise load_failed(spec, f"its input is {node.type} {node.shape}, the card says {spec.input_shape}")
+    return node.shape[0] if isinstance(node.shape[0], int) else None, CAST.get(node.type)
 
 
 def _padded(inputs: Floats, count: int) -> Floats:

@@ -7,7 +7,7 @@ engine runs in a process of its own behind a socket, and in this process for com
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from relens import gallery as galleries
 from relens import releases
 from relens.errors import BadInput, Broken, Conflict
-from relens.recipes import Cropped, Described, Pipeline
+from relens.recipes import Cropped, Described, Pipeline, attributes_of
 from relens.releases import Release
 from relens.serving.questions import Answer, Question
 from relens.store import Blobs, Catalog
@@ -28,6 +28,7 @@ from relens.vectors import Hits, Segment, open_segment, search
 
 KEPT_VIEWS = 16
 MAX_K = 1000
+NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class OpenView:
         return self.release.view.sequence
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an engine saw in a question's picture: objects with what is said of them, and what was left out, and why."""
+
+    picture: PictureInfo
+    objects: tuple[tuple[Cropped, Described], ...]
+    dropped: Mapping[str, int]
+
+
 class Engine:
     """Answers for one lens. Safe to use from many threads."""
 
@@ -57,6 +67,8 @@ class Engine:
         self._segments: dict[str, Segment] = {}
         self._verified: set[str] = set()
         self._opening = threading.Lock()
+        # One model names everything, or each kind of object has a namer of its own and whatever is there is meant.
+        self._labeller = self.lens.labellers[0] if len(self.lens.labellers) == 1 else None
 
     def answer(self, question: Question) -> Answer:
         """Answer one question. Conflict if its release is of another lens, or has not seen what it must."""
@@ -64,52 +76,60 @@ class Engine:
         with watch.phase("open"):
             view = self._open(question.release)
         _check(view, question)
-        picture, described = self._look(question, watch)
+        seen = self._look(question, watch)
         if question.use == "recognize":
-            return self._recognition(view, picture, described, watch)
-        return self._matches(view, picture, described, question, watch)
+            return self._recognition(view, seen, watch)
+        return self._matches(view, seen, question, watch)
 
-    def _look(self, question: Question, watch: Stopwatch) -> tuple[PictureInfo, list[tuple[Cropped, Described]]]:
+    def _look(self, question: Question, watch: Stopwatch) -> Seen:
         with watch.phase("decode"):
             decoded = self._pipeline.decode(question.data)
-            sha256 = digest_of(question.data)
+            picture = PictureInfo(digest_of(question.data), decoded.width, decoded.height)
         with watch.phase("crop"):
             crops = self._pipeline.crop(decoded)
+            reasons = [self._pipeline.reason(crop) for crop in crops]
+            kept = [crop for crop, reason in zip(crops, reasons, strict=True) if reason is None]
+            dropped = Counter(reason for reason in reasons if reason is not None)
         with watch.phase("describe"):
-            described = [(crop, self._pipeline.describe(crop.jpeg, include=question.include)) for crop in crops]
-        return PictureInfo(sha256, decoded.width, decoded.height), described
+            described = self._pipeline.describe_all(kept, include=question.include)
+        return Seen(picture, tuple(zip(kept, described, strict=True)), dropped)
 
-    def _recognition(
-        self, view: OpenView, picture: PictureInfo, described: list[tuple[Cropped, Described]], watch: Stopwatch
-    ) -> Recognition:
+    def _recognition(self, view: OpenView, seen: Seen, watch: Stopwatch) -> Recognition:
         objects = tuple(
-            FoundObject(crop.box, crop.score, crop.category, said.labels, said.attributes) for crop, said in described
+            FoundObject(
+                crop.box, crop.score, crop.category, said.labels, attributes_of(crop, said), landmarks=crop.landmarks
+            )
+            for crop, said in seen.objects
         )
-        return Recognition(view.release.name, view.release.recipe, picture, objects, watch.ms)
+        release = view.release
+        return Recognition(release.name, release.recipe, seen.picture, objects, watch.ms, dropped=seen.dropped)
 
-    def _matches(
-        self,
-        view: OpenView,
-        picture: PictureInfo,
-        described: list[tuple[Cropped, Described]],
-        question: Question,
-        watch: Stopwatch,
-    ) -> SearchAnswer:
+    def _matches(self, view: OpenView, seen: Seen, question: Question, watch: Stopwatch) -> SearchAnswer:
         assert view.release.gallery is not None
         with watch.phase("search"):
-            hits = [search(view.segments, said.vector, question.k, dead=view.dead) for _, said in described]
+            hits = [self._search(view, crop, said, question) for crop, said in seen.objects]
         with watch.phase("fetch"):
             matches = self._describe_hits(hits)
         objects = tuple(
-            MatchedObject(crop.box, tuple(found), said.labels)
-            for (crop, said), found in zip(described, matches, strict=True)
+            MatchedObject(crop.box, tuple(found), said.labels, category=crop.category)
+            for (crop, said), found in zip(seen.objects, matches, strict=True)
         )
-        return SearchAnswer(view.release.name, view.sequence, view.release.gallery.name, picture, objects, watch.ms)
+        gallery = view.release.gallery.name
+        return SearchAnswer(
+            view.release.name, view.sequence, gallery, seen.picture, objects, watch.ms, dropped=seen.dropped
+        )
+
+    def _search(self, view: OpenView, crop: Cropped, said: Described, question: Question) -> Hits:
+        """What looks like an object among those of its category; nothing if its kind has no vectors."""
+        if said.vector is None:
+            return NOTHING
+        segments = [segment for segment in view.segments if segment.manifest.category == crop.category]
+        return search(segments, said.vector, question.k, dead=view.dead)
 
     def _describe_hits(self, hits: list[Hits]) -> list[list[Match]]:
         wanted = sorted({int(one) for hit in hits for one in hit.ids})
         with self._catalog.read() as tx:
-            stored = galleries.describe(tx, wanted, model=self.lens.digests["classify"])
+            stored = galleries.describe(tx, wanted, model=self._labeller)
         if lost := set(wanted) - set(stored):
             raise Broken(
                 "serving.unknown-object", f"the view names objects that the catalog does not know: {sorted(lost)}"

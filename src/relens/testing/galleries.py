@@ -159,7 +159,8 @@ class StagingContract:
         expected = [(picture, number, found) for picture in given for number, found in enumerate(picture.objects)]
         assert len(rows) == len(expected)
         for row, (picture, number, found) in zip(rows, expected, strict=True):
-            assert (row.sha256, row.file, row.row) == (picture.sha256, *found.vector)
+            assert (row.sha256, (row.file, row.row)) == (picture.sha256, found.vector)
+            assert found.crop is not None
             assert (row.offset, row.labels[0]["index"]) == (found.crop[1], number)
 
     def test_a_gallery_holds_a_picture_once(self, catalog: Catalog) -> None:

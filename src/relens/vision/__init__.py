@@ -7,7 +7,7 @@ what is returned may be that same array. Files, models and the catalog are other
 from relens.vision.cam import class_activation_map, overlay, subject_box
 from relens.vision.decode import Decoded, decode, encode_jpeg
 from relens.vision.header import Limits, check_header, read_header
-from relens.vision.preprocess import preprocess, seen_box
+from relens.vision.preprocess import normalise, placement, preprocess, seen_box
 from relens.vision.resize import shrink
 
 __all__ = [
@@ -17,7 +17,9 @@ __all__ = [
     "class_activation_map",
     "decode",
     "encode_jpeg",
+    "normalise",
     "overlay",
+    "placement",
     "preprocess",
     "read_header",
     "seen_box",

@@ -20,7 +20,7 @@ def test_the_built_in_recipe_is_valid():
 
 def test_a_short_recipe_has_the_usual_rest():
     recipe = read("recipe: mine\nembed: a/1\n")
-    assert recipe.models == {"embed": "a/1", "classify": "a/1"}
+    assert recipe.models == {"embed": "a/1"}
     assert (recipe.short_side_px, recipe.labels, recipe.detect) == (320, 5, "whole")
 
 
@@ -47,12 +47,12 @@ def test_a_wrong_recipe_names_what_is_wrong(text, code, named):
 
 
 def test_a_lens_survives_its_document_and_changes_with_all_that_it_holds():
-    recipe = read("recipe: mine\nembed: a/1\n")
+    recipe = read("recipe: mine\nembed: a/1\nclassify: a/1\n")
     lens = Lens(recipe, {"embed": "d1", "classify": "d1"}, "space", 8, {})
     assert Lens.from_document(lens.document) == lens
     others = [
         Lens(recipe, {"embed": "d2", "classify": "d1"}, "space", 8, {}),
-        Lens(read("recipe: mine\nembed: a/1\nlabels: 6\n"), lens.digests, "space", 8, {}),
+        Lens(read("recipe: mine\nembed: a/1\nclassify: a/1\nlabels: 6\n"), lens.digests, "space", 8, {}),
         Lens(recipe, lens.digests, "other", 8, {}),
         Lens(recipe, lens.digests, "space", 8, {"match": 0.5}),
     ]

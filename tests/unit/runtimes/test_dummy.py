@@ -116,7 +116,7 @@ def test_an_input_that_is_no_picture_is_refused(folder, shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "outputs"), [((), ROLES), ((3, 0, 8), ROLES), ((3, 8, 8), {}), ((3, 8, 8), {"box": "b"})]
+    ("shape", "outputs"), [((), ROLES), ((3, 0, 8), ROLES), ((3, 8, 8), {}), ((3, 8, 8), {"A box": "b"})]
 )
 def test_a_spec_that_makes_no_sense_is_refused(tmp_path, shape, outputs):
     with pytest.raises(BadInput) as caught:

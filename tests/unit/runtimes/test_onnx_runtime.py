@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from relens.errors import Broken
+from relens.errors import BadInput, Broken
 from relens.runtimes import ModelSpec, OnnxRuntime
 
 
@@ -40,19 +40,37 @@ def test_a_second_input_is_refused_when_loading_and_not_when_running(tmp_path):
     assert error.code == "runtimes.load-failed"
 
 
-def test_an_input_that_is_not_float32_is_refused(tmp_path):
+def test_an_input_that_is_no_number_is_refused(tmp_path):
     node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)
-    error = refusal(spec_of(tmp_path / "m", [node], [("x", TensorProto.UINT8, ["n", 4])]))
+    error = refusal(spec_of(tmp_path / "m", [node], [("x", TensorProto.BOOL, ["n", 4])]))
     assert error.code == "runtimes.load-failed"
-    assert "uint8" in error.message
+    assert "bool" in error.message
 
 
-def test_an_output_that_is_not_float32_is_refused(tmp_path):
-    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT64)
+def test_an_output_that_is_no_number_is_refused(tmp_path):
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.BOOL)
     inputs = [("x", TensorProto.FLOAT, ["n", 4])]
-    error = refusal(spec_of(tmp_path / "m", [node], inputs, [("y", TensorProto.INT64)]))
+    error = refusal(spec_of(tmp_path / "m", [node], inputs, [("y", TensorProto.BOOL)]))
     assert error.code == "runtimes.wrong-outputs"
-    assert "int64" in error.message
+    assert "bool" in error.message
+
+
+def test_other_numbers_are_taken_and_given_as_float32(tmp_path):
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT64)
+    inputs = [("x", TensorProto.UINT8, ["n", 4])]
+    session = OnnxRuntime().load(spec_of(tmp_path / "m", [node], inputs, [("y", TensorProto.INT64)]))
+    given = session.run(np.array([[1, 2, 3, 250]], np.float32))["vector"]
+    assert given.dtype == np.float32
+    assert given.tolist() == [[1, 2, 3, 250]]
+
+
+def test_a_side_that_the_card_leaves_free_takes_any_length(tmp_path):
+    node = helper.make_node("Relu", ["x"], ["y"])
+    spec = spec_of(tmp_path / "m", [node], [("x", TensorProto.FLOAT, ["n", 2, "b"])], shape=(2, None))
+    session = OnnxRuntime().load(spec)
+    assert [session.run(np.ones((1, 2, wide), np.float32))["vector"].shape[2] for wide in (1, 9)] == [1, 9]
+    with pytest.raises(BadInput):
+        session.run(np.ones((1, 3, 9), np.float32))
 
 
 def test_free_sides_are_taken_at_the_size_of_the_card(tmp_path):

@@ -1,0 +1,148 @@
+"""Crops: the cut-outs of objects that are stored, and the part of a crop that a model looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from relens.errors import BadInput
+from relens.recipes.recipe import ALL, ANY, BY_MODEL, Recipe
+from relens.values import WHOLE, Box, Detection, Floats, Pixels, Preprocessing
+from relens.vision import Decoded, encode_jpeg, normalise, preprocess, shrink
+
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cropped:
+    """An object that was found and cut out: `jpeg` is what is stored, and what is described.
+
+    box            where the object is in the picture
+    cut            what of the picture the crop shows: the box with its margin, within the picture
+    landmarks      (x, y) as shares of the picture, in the detector's order; `polygon` likewise, corners clockwise
+    label          what the detector calls it; "" if it has no words
+    measures       what was measured of it before it was described
+    short_side_px  of the object in the picture as it was decoded
+    """
+
+    box: Box
+    score: float
+    category: str
+    jpeg: bytes
+    cut: Box = WHOLE
+    landmarks: Points = ()
+    polygon: Points = ()
+    label: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+    short_side_px: int = 0
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a filter of the user's own is told."""
+        return {
+            "box": self.box.to_json(),
+            "score": self.score,
+            "category": self.category,
+            "label": self.label,
+            "measures": dict(self.measures),
+        }
+
+
+def category_of(found: Detection, recipe: Recipe) -> str | None:
+    """The category that a detector's label has by the recipe; None if it is not wanted."""
+    categories = recipe.finding.categories
+    return categories.get(found.label, categories.get(ANY))
+
+
+def crop_whole(picture: Decoded, recipe: Recipe) -> Cropped:
+    """The whole picture as one object."""
+    pixels = shrink(picture.pixels, recipe.short_side_px)
+    jpeg = encode_jpeg(pixels, quality=recipe.quality)
+    return Cropped(WHOLE, 1.0, ALL, jpeg, short_side_px=min(picture.width, picture.height))
+
+
+def crop_found(picture: Decoded, found: Detection, category: str, recipe: Recipe) -> Cropped:
+    """What was found, cut out with the recipe's margin as far as the picture goes."""
+    assert recipe.detect == BY_MODEL
+    cut = widened(found.box, recipe.margin, picture.width, picture.height)
+    height, width = picture.pixels.shape[:2]
+    left, top, right, bottom = _pixels_of(cut, width, height)
+    part = shrink(np.ascontiguousarray(picture.pixels[top:bottom, left:right]), recipe.short_side_px)
+    # The cut goes along whole pixels: what the crop shows, to the pixel.
+    shown = Box(left / width, top / height, (right - left) / width, (bottom - top) / height)
+    return Cropped(
+        box=found.box,
+        score=found.score,
+        category=category,
+        jpeg=encode_jpeg(part, quality=recipe.quality),
+        cut=shown,
+        landmarks=found.landmarks,
+        polygon=found.polygon,
+        label=found.label,
+        short_side_px=round(min(found.box.w * picture.width, found.box.h * picture.height)),
+    )
+
+
+def widened(box: Box, margin: float, width: int, height: int) -> Box:
+    """A box with a share of its longer side, in pixels of a picture of this size, added on each side, within it."""
+    reach = margin * max(box.w * width, box.h * height)
+    left, top = max(0.0, box.x - reach / width), max(0.0, box.y - reach / height)
+    right, bottom = min(1.0, box.x + box.w + reach / width), min(1.0, box.y + box.h + reach / height)
+    return Box(left, top, right - left, bottom - top)
+
+
+def see(pixels: Pixels, crop: Cropped, prep: Preprocessing) -> Floats:
+    """What a model is given of a decoded crop: a batch of one, by its card.
+
+    BadInput if the model wants landmarks and the object has none.
+    """
+    if prep.align != "none":
+        if not crop.landmarks:
+            raise BadInput(
+                "recipes.no-landmarks",
+                f"the model aligns by {prep.align}, and the object has no landmarks",
+                hint="use a detector that gives them, such as `mtcnn`",
+            )
+        from relens.vision.align import align  # noqa: PLC0415
+
+        points = in_crop(crop.landmarks, crop, pixels)
+        return normalise(Image.fromarray(align(pixels, points, template=prep.align, size_px=prep.size_px)), prep)
+    if prep.see == "box" and crop.cut != crop.box:
+        pixels = _box_of(pixels, crop, prep.margin)
+    return preprocess(pixels, prep)
+
+
+def in_crop(points: Points, crop: Cropped, pixels: Pixels) -> Floats:
+    """(n, 2) float32: points of the picture in pixels of its decoded crop."""
+    height, width = pixels.shape[:2]
+    cut = crop.cut
+    shares = (np.asarray(points, np.float64) - [cut.x, cut.y]) / [cut.w, cut.h]
+    return (shares * [width, height]).astype(np.float32)
+
+
+def in_picture(box: Box, crop: Cropped) -> Box:
+    """A box of a crop, as the box of the picture that the crop shows there."""
+    cut = crop.cut
+    left, top = min(cut.x + box.x * cut.w, 1.0), min(cut.y + box.y * cut.h, 1.0)
+    return Box(left, top, min(box.w * cut.w, 1 - left), min(box.h * cut.h, 1 - top))
+
+
+def _box_of(pixels: Pixels, crop: Cropped, margin: float) -> Pixels:
+    """The part of a decoded crop that shows the object's box with a margin, as far as the crop goes."""
+    height, width = pixels.shape[:2]
+    cut, box = crop.cut, crop.box
+    left, top = max(0.0, (box.x - cut.x) / cut.w), max(0.0, (box.y - cut.y) / cut.h)
+    inner = Box(left, top, min(box.w / cut.w, 1 - left), min(box.h / cut.h, 1 - top))
+    x0, y0, x1, y1 = _pixels_of(widened(inner, margin, width, height), width, height)
+    return np.ascontiguousarray(pixels[y0:y1, x0:x1])
+
+
+def _pixels_of(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom in whole pixels; at least one each way."""
+    left, top = min(width - 1, round(box.x * width)), min(height - 1, round(box.y * height))
+    right, bottom = round((box.x + box.w) * width), round((box.y + box.h) * height)
+    return left, top, min(width, max(left + 1, right)), min(height, max(top + 1, bottom))

@@ -1,0 +1,64 @@
+"""Detectors: from a picture to what is in it, by what the model's card says of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relens.errors import BadInput
+from relens.recipes.lens import LoadedModel
+from relens.recipes.recipe import Finding
+from relens.values import Detection, Pixels
+from relens.vision import placement, preprocess
+from relens.vision.heads import detections_of
+
+Detect = Callable[[Pixels], list[Detection]]
+"""Things found in (height, width, 3) RGB uint8, in the order that their ids shall have."""
+
+
+def detector(model: LoadedModel, finding: Finding) -> Detect:
+    """What a loaded detector finds, within the recipe's limits. BadInput for a card whose outputs nobody can read."""
+    make = {"mtcnn": _faces, "db": _lines, "yolo": _boxes, "boxes": _boxes}.get(model.artifact.card.kind)
+    if make is None:
+        raise BadInput("recipes.wrong-model", f"{model.artifact.reference}: nobody reads {model.artifact.card.kind}")
+    return make(model, finding)
+
+
+def _boxes(model: LoadedModel, finding: Finding) -> Detect:
+    card = model.artifact.card
+    prep = card.preprocessing
+
+    def detect(pixels: Pixels) -> list[Detection]:
+        height, width = pixels.shape[:2]
+        return detections_of(
+            model.session.run(preprocess(pixels, prep)),
+            card.decode,
+            input_size=(prep.size_px, prep.height),
+            placed=placement(width, height, prep),
+            min_score=finding.min_score,
+            iou=finding.overlap,
+            max_objects=finding.max_objects,
+            labels=model.labels,
+        )
+
+    return detect
+
+
+def _faces(model: LoadedModel, finding: Finding) -> Detect:
+    from relens.vision.faces import detect_faces  # noqa: PLC0415
+
+    def detect(pixels: Pixels) -> list[Detection]:
+        found = detect_faces(
+            pixels,
+            propose=model.session.run,
+            refine=model.parts["refine"].run,
+            finish=model.parts["finish"].run,
+            min_face_px=finding.min_side_px,
+            max_faces=finding.max_objects,
+        )
+        return [one for one in found if one.score >= finding.min_score]
+
+    return detect
+
+
+def _lines(model: LoadedModel, finding: Finding) -> Detect:
+    raise NotImplementedError
