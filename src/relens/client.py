@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
-from relens.values import Recognition, SearchAnswer
+from relens.values import Recognition, SearchAnswer, TextAnswer, Verification
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
@@ -62,9 +62,54 @@ class Client:
         asked = {"recipe": recipe} | ({"include": ",".join(include)} if include else {})
         return self._ask("recognize", image, asked, Recognition.from_json)
 
-    def search(self, image: Image, *, gallery: str, k: int = 10) -> SearchAnswer:
-        """The `k` objects of a gallery that look most like the picture, best first."""
-        return self._ask("search", image, {"gallery": gallery, "k": str(k)}, SearchAnswer.from_json)
+    def search(
+        self,
+        image: Image,
+        *,
+        gallery: str,
+        k: int = 10,
+        category: str | None = None,
+        label: str | None = None,
+        days: str | None = None,
+        items: Sequence[str] = (),
+        off_shelf: bool = False,
+        hints: Sequence[str] = (),
+        threshold: float | None = None,
+    ) -> SearchAnswer:
+        """The `k` objects of a gallery that look most like the picture, best first.
+
+        days       like "2026-01-01..2026-01-31"; either end may be left out
+        items      conditions like "shop=north", "price=5..10", "size=S|M"
+        hints      for the recipe's rules of ranking, like "text=red shoe", "price=20"
+        threshold  cosine under which nothing matches, instead of the recipe's
+        """
+        given = {"gallery": gallery, "k": str(k), "category": category, "label": label, "days": days}
+        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        asked |= {name: list(values) for name, values in (("item", items), ("hint", hints)) if values}
+        if off_shelf:
+            asked["off_shelf"] = "true"
+        if threshold is not None:
+            asked["threshold"] = str(threshold)
+        return self._ask("search", image, asked, SearchAnswer.from_json)
+
+    def search_text(self, text: str, *, gallery: str, k: int = 10) -> TextAnswer:
+        """The `k` objects of a gallery in which all of these words were read, best first."""
+        asked = {"gallery": gallery, "text": text, "k": str(k)}
+        return TextAnswer.from_json(self._succeed("GET", "/v1/search/text", params=asked).json())
+
+    def drawn(self, image: Image, *, recipe: str = "photos", include: Sequence[str] = ()) -> bytes:
+        """The picture as a JPEG, with what is recognised in it: boxes, names and scores."""
+        asked = {"recipe": recipe} | ({"include": ",".join(include)} if include else {})
+        headers = {"Accept": "image/jpeg", "Content-Type": "application/octet-stream"}
+        return self._succeed("POST", "/v1/recognize", params=asked, content=_bytes_of(image), headers=headers).content
+
+    def verify(
+        self, one: Image, other: Image, *, recipe: str = "faces", threshold: float | None = None
+    ) -> Verification:
+        """Whether the strongest objects of two pictures are the same."""
+        asked = {"recipe": recipe} | ({} if threshold is None else {"threshold": str(threshold)})
+        files = {"file": ("one", _bytes_of(one)), "other": ("other", _bytes_of(other))}
+        return Verification.from_json(self._succeed("POST", "/v1/verify", params=asked, files=files).json())
 
     # -- what there is
 

@@ -268,7 +268,7 @@ def _dropped(counts: Mapping[str, int]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """The answer to "what is in this picture": objects under one release. `dropped` counts what was left out, and why."""
+    """The answer to "what is in this picture": objects under one release. `dropped` counts the rest, by reason."""
 
     release: str
     recipe: str
@@ -301,7 +301,10 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An object of a gallery that looks like the query: cosine score, where it is, and the items that show it."""
+    """An object of a gallery that looks like the query: cosine score, where it is, and the items that show it.
+
+    `rank` is what it was ordered by, where the recipe ranks by more than the score.
+    """
 
     id: int
     score: float
@@ -309,9 +312,11 @@ class Match:
     labels: tuple[Label, ...]
     picture: PictureInfo
     items: tuple[Mapping[str, Any], ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    rank: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        given = {
             "id": self.id,
             "score": round(self.score, 6),
             "box": self.box.to_json(),
@@ -319,6 +324,11 @@ class Match:
             "picture": self.picture.to_json(),
             "items": [dict(item) for item in self.items],
         }
+        if self.attributes:
+            given["attributes"] = dict(self.attributes)
+        if self.rank is not None:
+            given["rank"] = round(self.rank, 6)
+        return given
 
     @staticmethod
     def from_json(given: Mapping[str, Any]) -> Match:
@@ -329,25 +339,32 @@ class Match:
             labels=_labels(given["labels"]),
             picture=PictureInfo.from_json(given["picture"]),
             items=tuple(given["items"]),
+            attributes=given.get("attributes", {}),
+            rank=given.get("rank"),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedObject:
-    """One object of the query picture with its look-alikes, best first."""
+    """One object of the query picture with its look-alikes, best first.
+
+    `matched` says whether the best of them is good enough to be called a match; None if there is no threshold.
+    """
 
     box: Box
     matches: tuple[Match, ...]
     labels: tuple[Label, ...] = ()
     category: str = "all"
+    matched: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        given = {
             "box": self.box.to_json(),
             "category": self.category,
             "labels": [label.to_json() for label in self.labels],
             "matches": [match.to_json() for match in self.matches],
         }
+        return given if self.matched is None else given | {"matched": self.matched}
 
     @staticmethod
     def from_json(given: Mapping[str, Any]) -> MatchedObject:
@@ -356,7 +373,98 @@ class MatchedObject:
             matches=tuple(Match.from_json(match) for match in given["matches"]),
             labels=_labels(given["labels"]),
             category=given.get("category", "all"),
+            matched=given.get("matched"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TextMatch:
+    """An object of a gallery in which the words were read: its text, how well it fits (0 to 1), and where it is."""
+
+    id: int
+    score: float
+    text: str
+    box: Box
+    picture: PictureInfo
+    items: tuple[Mapping[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "score": round(self.score, 6),
+            "text": self.text,
+            "box": self.box.to_json(),
+            "picture": self.picture.to_json(),
+            "items": [dict(item) for item in self.items],
+        }
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> TextMatch:
+        return TextMatch(
+            id=given["id"],
+            score=given["score"],
+            text=given["text"],
+            box=Box.from_json(given["box"]),
+            picture=PictureInfo.from_json(given["picture"]),
+            items=tuple(given["items"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextAnswer:
+    """The answer to "where does it say this": under one release, as of one sequence of the gallery."""
+
+    release: str
+    sequence: int
+    gallery: str
+    text: str
+    matches: tuple[TextMatch, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "release": self.release,
+            "sequence": self.sequence,
+            "gallery": self.gallery,
+            "text": self.text,
+            "matches": [match.to_json() for match in self.matches],
+        }
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> TextAnswer:
+        return TextAnswer(**{**given, "matches": tuple(TextMatch.from_json(match) for match in given["matches"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The answer to "is this the same": the likeness of two objects, each the strongest of its picture.
+
+    same       whether the likeness reaches the threshold; None if there is none
+    """
+
+    release: str
+    score: float
+    threshold: float | None
+    boxes: tuple[Box, Box]
+    found: tuple[int, int]
+
+    @property
+    def same(self) -> bool | None:
+        return None if self.threshold is None else self.score >= self.threshold
+
+    def to_json(self) -> dict[str, Any]:
+        given = {
+            "release": self.release,
+            "score": round(self.score, 6),
+            "boxes": [box.to_json() for box in self.boxes],
+            "found": list(self.found),
+        }
+        return given if self.threshold is None else given | {"threshold": self.threshold, "same": self.same}
+
+    @staticmethod
+    def from_json(given: Mapping[str, Any]) -> Verification:
+        one, other = (Box.from_json(box) for box in given["boxes"])
+        first, second = given["found"]
+        return Verification(given["release"], given["score"], given.get("threshold"), (one, other), (first, second))
 
 
 @dataclass(frozen=True, slots=True)

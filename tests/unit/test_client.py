@@ -13,8 +13,19 @@ import uvicorn
 
 from relens import Client
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing
+from relens.narrowing import EVERYTHING, NO_HINTS, read_hints, read_where
 from relens.rest import create_app
-from relens.values import WHOLE, FoundObject, Label, PictureInfo, Recognition, SearchAnswer
+from relens.values import (
+    WHOLE,
+    FoundObject,
+    Label,
+    PictureInfo,
+    Recognition,
+    SearchAnswer,
+    TextAnswer,
+    TextMatch,
+    Verification,
+)
 
 PICTURE = b"\xff\xd8 a picture"
 LABELS = (Label("running shoe", 770, 0.9),)
@@ -30,6 +41,12 @@ class Stored:
         return {"id": 4711, "gallery": "shop"}
 
 
+PLACE = PictureInfo("ab" * 32, 4, 3)
+TEXTS = TextAnswer("r-1", 2, "signs", '"no parking"', (TextMatch(7, 0.5, "No parking", WHOLE, PLACE, ({"id": "a"},)),))
+VERIFICATION = Verification("r-2", 0.75, 0.5, (WHOLE, WHOLE), (1, 3))
+DRAWN = b"\xff\xd8 a drawing"
+
+
 class FakeGateway:
     def __init__(self):
         self.asked = []
@@ -43,6 +60,18 @@ class FakeGateway:
     def search(self, data, **more):
         self._note("search", data, more)
         return SEARCH
+
+    def search_text(self, text, **more):
+        self._note("search_text", text, more)
+        return TEXTS
+
+    def verify(self, one, other, **more):
+        self._note("verify", one, other, more)
+        return VERIFICATION
+
+    def draw(self, data, answer):
+        self._note("draw", data, answer)
+        return DRAWN
 
     def object(self, object_id):
         self._note("object", object_id)
@@ -110,7 +139,38 @@ def test_recognize_gives_the_value_that_the_gateway_gave(client, gateway):
 
 def test_search_gives_the_value_that_the_gateway_gave(client, gateway):
     assert client.search(PICTURE, gallery="my shop&k=1", k=3) == SEARCH
-    assert gateway.asked == [("search", PICTURE, {"gallery": "my shop&k=1", "k": 3})]
+    usual = {"where": EVERYTHING, "hints": NO_HINTS, "threshold": None}
+    assert gateway.asked == [("search", PICTURE, {"gallery": "my shop&k=1", "k": 3, **usual})]
+
+
+def test_a_search_is_narrowed_by_what_the_client_says(client, gateway):
+    client.search(
+        PICTURE,
+        gallery="shop",
+        category="shoes",
+        label="boot",
+        days="2026-01-01..",
+        items=["shop=north & south", "price=5..10"],
+        off_shelf=True,
+        hints=["text=red shoe"],
+        threshold=0.25,
+    )
+    asked = gateway.asked[0][2]
+    assert asked["where"] == read_where(
+        category="shoes",
+        label="boot",
+        days="2026-01-01..",
+        items=["shop=north & south", "price=5..10"],
+        off_shelf=True,
+    )
+    assert (asked["hints"], asked["threshold"]) == (read_hints(["text=red shoe"]), 0.25)
+
+
+def test_words_pairs_and_drawings_come_back_as_values(client, gateway):
+    assert client.search_text('"no parking"', gallery="signs", k=2) == TEXTS
+    assert client.verify(PICTURE, b"other", threshold=0.5) == VERIFICATION
+    assert client.drawn(PICTURE, recipe="shoes") == DRAWN
+    assert [asked[0] for asked in gateway.asked] == ["search_text", "verify", "recognize", "draw"]
 
 
 def test_a_picture_may_be_bytes_a_path_or_an_open_file(client, gateway, tmp_path):

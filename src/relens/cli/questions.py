@@ -1,4 +1,4 @@
-"""`search` and `recognize`."""
+"""`search`, `recognize` and `verify`."""
 
 from __future__ import annotations
 
@@ -10,31 +10,69 @@ import typer
 from relens import wiring
 from relens.cli.output import DONE, HomeOption, JsonOption, read_picture, recipe_named, say, show, table
 from relens.console import search_page
-from relens.errors import RelensError
+from relens.errors import BadInput, RelensError
 from relens.gateway import Gateway
+from relens.narrowing import read_hints, read_where
 from relens.store.blobs import write_file_durably
-from relens.values import FoundObject, Label, Recognition, SearchAnswer
+from relens.values import FoundObject, Label, Recognition, SearchAnswer, TextAnswer, Verification
 
 PictureArgument = Annotated[Path, typer.Argument(help="A picture file; - reads stdin.")]
 
 
+DrawOption = Annotated[
+    Path | None, typer.Option("--draw", help="Write the picture with boxes, names and scores to this file (JPEG).")
+]
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="A recipe of the home, or a .yaml file.")]
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option("--threshold", min=-1.0, max=1.0, help="Cosine under which nothing matches. Default: the recipe's."),
+]
+
+
 def add_to(app: typer.Typer) -> None:
-    app.command()(search)
-    app.command()(recognize)
+    for command in (search, recognize, verify):
+        app.command()(command)
 
 
 def search(
-    picture: PictureArgument,
-    gallery: Annotated[str, typer.Option("--gallery", "-g", help="The gallery to search.")],
+    picture: Annotated[Path | None, typer.Argument(help="A picture file; - reads stdin. Not with --text.")] = None,
+    gallery: Annotated[str, typer.Option("--gallery", "-g", help="The gallery to search.")] = "",
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many look-alikes.")] = 10,
+    text: Annotated[str | None, typer.Option("--text", help="Search for words that were read instead.")] = None,
+    category: Annotated[str | None, typer.Option("--category", help="Search this category.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Only objects whose best name is this.")] = None,
+    days: Annotated[str | None, typer.Option("--days", help="Only these days: 2026-01-01..2026-01-31.")] = None,
+    item: Annotated[
+        list[str] | None,
+        typer.Option("--item", help="Only items like this: shop=north, price=5..10, size=S|M. May be repeated."),
+    ] = None,
+    off_shelf: Annotated[bool, typer.Option("--off-shelf", help="Also what only items off the shelf show.")] = False,
+    hint: Annotated[
+        list[str] | None,
+        typer.Option("--hint", help="For rules of ranking: text=red shoe, price=20. May be repeated."),
+    ] = None,
+    threshold: ThresholdOption = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write a page with pictures to this file.")] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Find the objects of a gallery that look most like a picture."""
+    """Find the objects of a gallery that look most like a picture, or in which some words were read."""
+    if not gallery or (picture is None) == (text is None):
+        raise BadInput(
+            "cli.what-to-search",
+            "name a gallery, and a picture or --text",
+            hint="relens search photo.jpg --gallery shop, or relens search --text 'no parking' --gallery signs",
+        )
+    where = read_where(category=category, label=label, days=days, items=item or (), off_shelf=off_shelf)
+    hints = read_hints(hint or ())
     gateway = wiring.open_local(home)
+    if text is not None:
+        said = gateway.search_text(text, gallery=gallery, k=k)
+        show(said.to_json(), as_json=as_json, text=lambda: _said_text(said))
+        return DONE
+    assert picture is not None
     data = read_picture(picture)
-    answer = gateway.search(data, gallery=gallery, k=k)
+    answer = gateway.search(data, gallery=gallery, k=k, where=where, hints=hints, threshold=threshold)
     if html is not None:
         page = search_page(gateway, data, answer, _explain(gateway, data, gallery))
         write_file_durably(html.absolute(), page.encode())
@@ -45,17 +83,37 @@ def search(
 
 def recognize(
     picture: PictureArgument,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A recipe of the home, or a .yaml file.")] = "photos",
+    recipe: RecipeOption = "photos",
     include: Annotated[
         list[str] | None, typer.Option("--include", help="Also give: vector, subject, heatmap. May be repeated.")
     ] = None,
+    draw: DrawOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Name what is in a picture."""
     data = read_picture(picture)
-    answer = wiring.open_local(home).recognize(data, recipe=recipe_named(recipe), include=include or ())
+    gateway = wiring.open_local(home)
+    answer = gateway.recognize(data, recipe=recipe_named(recipe), include=include or ())
+    if draw is not None:
+        write_file_durably(draw.absolute(), gateway.draw(data, answer))
+        say(f"picture: {draw}")
     show(answer.to_json(), as_json=as_json, text=lambda: _recognition_text(answer))
+    return DONE
+
+
+def verify(
+    one: Annotated[Path, typer.Argument(help="A picture file; - reads stdin.")],
+    other: Annotated[Path, typer.Argument(help="The picture to compare it with.")],
+    recipe: RecipeOption = "faces",
+    threshold: ThresholdOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Say whether two pictures show the same, by the strongest object of each. Ends with 0 whatever the answer is."""
+    pictures = [read_picture(one), read_picture(other)]
+    answer = wiring.open_local(home).verify(*pictures, recipe=recipe_named(recipe), threshold=threshold)
+    show(answer.to_json(), as_json=as_json, text=lambda: _verification_text(answer))
     return DONE
 
 
@@ -72,7 +130,10 @@ def _explain(gateway: Gateway, data: bytes, gallery: str) -> FoundObject | None:
 def _search_text(answer: SearchAnswer) -> str:
     lines = [f"release {answer.release}, sequence {answer.sequence}"]
     for found in answer.objects:
-        lines.append(_names(found.labels))
+        lines.append(_names(found.labels, found.category))
+        if found.matched is False:
+            best = max((match.score for match in found.matches), default=0.0)
+            lines.append(f"nothing matches; the nearest, {best:.3f}, is under the threshold")
         rows = [
             [
                 f"{match.score:.3f}",
@@ -89,12 +150,36 @@ def _search_text(answer: SearchAnswer) -> str:
 def _recognition_text(answer: Recognition) -> str:
     picture = answer.picture
     lines = [f"release {answer.release}, {picture.width} x {picture.height} pixels"]
+    lines += [f"left out: {count} ({reason})" for reason, count in answer.dropped.items()]
+    if not answer.objects:
+        lines.append("nothing found")
     for found in answer.objects:
-        lines.append(f"{found.category} at {found.box.to_json()}")
+        lines.append(f"{found.category} {found.score:.3f} at {found.box.to_json()}")
         lines += [f"  {label.score:.3f}  {label.name}" for label in found.labels]
-        lines += [f"  {key}: {value}" for key, value in found.attributes.items() if key == "subject"]
+        lines += [
+            f"  {key}: {value['name'] if isinstance(value, dict) and 'name' in value else value}"
+            for key, value in found.attributes.items()
+            if key not in {"heatmap", "vector", "polygon"}
+        ]
     return "\n".join(lines)
 
 
-def _names(labels: tuple[Label, ...]) -> str:
+def _said_text(answer: TextAnswer) -> str:
+    rows = [
+        [f"{m.score:.3f}", m.id, m.text, ", ".join(str(item["id"]) for item in m.items) or m.picture.uri or ""]
+        for m in answer.matches
+    ]
+    found = table(rows, ["score", "object", "text", "items"]) if rows else "nowhere"
+    return f"release {answer.release}, sequence {answer.sequence}\n{found}"
+
+
+def _verification_text(answer: Verification) -> str:
+    verdict = {True: "the same", False: "not the same", None: "no threshold is set"}[answer.same]
+    limit = "" if answer.threshold is None else f", threshold {answer.threshold:.3f}"
+    return f"{verdict}: likeness {answer.score:.3f}{limit}"
+
+
+def _names(labels: tuple[Label, ...], category: str) -> str:
+    if not labels:
+        return f"{category}:"
     return "this looks like: " + ", ".join(f"{label.name} {label.score:.2f}" for label in labels[:3])

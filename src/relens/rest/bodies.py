@@ -6,6 +6,7 @@ Nothing is read past the limit and nothing is written to disk: a picture that is
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -37,7 +38,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 def picture_in(request: Request, body: bytes, max_bytes: int) -> bytes:
     """The picture's bytes in a body. BadInput if there is none, or it is too large."""
     form, options = _content_type(request)
-    picture = _file_in(body, options.get(b"boundary")) if form == FORM else body
+    picture = _files_in(body, options.get(b"boundary"), [FIELD])[0] if form == FORM else body
     if not picture:
         raise BadInput(
             "rest.empty",
@@ -49,12 +50,24 @@ def picture_in(request: Request, body: bytes, max_bytes: int) -> bytes:
     return picture
 
 
+def pictures_in(request: Request, body: bytes, max_bytes: int, fields: Sequence[str]) -> list[bytes]:
+    """The pictures in the named fields of a form, in their order. BadInput if one is missing, empty or too large."""
+    _, options = _content_type(request)
+    files = _files_in(body, options.get(b"boundary"), fields)
+    for name, data in zip(fields, files, strict=True):
+        if not data:
+            raise BadInput("rest.empty", f"there is no picture in the field `{name}`: 0 bytes")
+        if len(data) > max_bytes:
+            raise _too_large(max_bytes)
+    return files
+
+
 def _content_type(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
     return parse_options_header(request.headers.get("content-type"))
 
 
-def _file_in(body: bytes, boundary: bytes | None) -> bytes:
-    """The one field `file` of a form, with or without a file name."""
+def _files_in(body: bytes, boundary: bytes | None, fields: Sequence[str]) -> list[bytes]:
+    """The named fields of a form, each once, with or without a file name."""
     found: list[tuple[str, bytes]] = []
 
     def keep_file(part: File) -> None:
@@ -75,15 +88,16 @@ def _file_in(body: bytes, boundary: bytes | None) -> bytes:
             f"the form cannot be read: {error}",
             hint="let your HTTP library write the Content-Type with its boundary",
         ) from error
-    files = [value for name, value in found if name == FIELD]
-    if len(files) != 1:
+    files = {name: [value for given, value in found if given == name] for name in fields}
+    if any(len(values) != 1 for values in files.values()):
         names = ", ".join(name for name, _ in found) or "nothing"
+        wanted = " and ".join(f"one field `{name}`" for name in fields)
         raise BadInput(
             "rest.bad-form",
-            f"a form holds the picture in one field `{FIELD}`; this one holds {names}",
-            hint=f"curl -F {FIELD}=@photo.jpg",
+            f"a form holds the picture in {wanted}; this one holds {names}",
+            hint="curl " + " ".join(f"-F {name}=@photo.jpg" for name in fields),
         )
-    return files[0]
+    return [values[0] for values in files.values()]
 
 
 def _name(part: Field | File) -> str:

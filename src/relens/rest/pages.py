@@ -128,7 +128,7 @@ def _parameter(given: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": given["name"],
         "where": given["in"],
-        "type": schema.get("type", ""),
+        "type": schema.get("type") or schema.get("anyOf", [{}])[0].get("type", ""),
         "required": given["required"],
         "default": schema.get("default"),
         "text": given.get("description", ""),
@@ -146,5 +146,10 @@ def _curl(path: str, method: str, operation: dict[str, Any], options: str) -> li
             query[one["name"]] = example
     url = f"BASE{path}" + (f"?{urlencode(query)}" if query else "")
     if "requestBody" in operation:
+        content = operation["requestBody"]["content"]
+        if set(content) == {"multipart/form-data"}:
+            fields = content["multipart/form-data"]["schema"]["required"]
+            return ["curl " + "".join(f"-F {name}=@{name}.jpg " for name in fields) + f"'{url}'"]
         return [f"curl --data-binary @photo.jpg '{url}'", f"curl -F file=@photo.jpg '{url}'"]
+    url = f"'{url}'" if "&" in url else url
     return [f"curl {'-X POST ' if method == 'POST' else ''}{options}{url}"]

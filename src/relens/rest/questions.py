@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Query, Request
-from pydantic import AfterValidator
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
-from relens.errors import BadInput, Busy
 from relens.gateway import Gateway
+from relens.narrowing import read_hints, read_where
 from relens.rest import schemas
 from relens.rest.bodies import picture_in, read_body
+from relens.rest.comparisons import Count, GalleryName, RecipeName, Threshold, add_comparisons
 from relens.rest.failures import described
-from relens.telemetry import REQUESTS
+from relens.rest.threads import Threads
 from relens.values import Recognition, SearchAnswer
 
 PICTURE_BODY: dict[str, Any] = {
@@ -40,14 +39,6 @@ PICTURE_BODY: dict[str, Any] = {
 }
 
 
-def _check_recipe(name: str) -> str:
-    """A recipe is named here; that it can also be a file is for people at the machine."""
-    if "/" in name or name.endswith((".yaml", ".yml")) or not name.isprintable():
-        raise BadInput("rest.bad-request", f"recipe: {name!r} is no name", hint="name a recipe of the server's home")
-    return name
-
-
-RecipeName = Annotated[str, AfterValidator(_check_recipe), Query(description="a recipe of the home")]
 Include = Annotated[
     str,
     Query(
@@ -56,37 +47,39 @@ Include = Annotated[
         examples=["subject"],
     ),
 ]
-GalleryName = Annotated[str, Query(description="the gallery to search", examples=["shop"])]
-Count = Annotated[int, Query(description="look-alikes per object, 1 to 1000")]
+ItemConditions = Annotated[
+    list[str] | None,
+    Query(
+        alias="item",
+        description="only objects that show an item like this: `shop=north`, `price=5..10`, `size=S|M`; repeat it to "
+        "ask for more",
+    ),
+]
+HintList = Annotated[
+    list[str] | None,
+    Query(
+        alias="hint",
+        description="what you know of the thing, for the recipe's rules of ranking: `text=red shoe`, `price=20`; may "
+        "be repeated",
+    ),
+]
+Category = Annotated[str | None, Query(description="search this category instead of that of each object found")]
+LabelName = Annotated[str | None, Query(description="only objects whose best name is this")]
+Days = Annotated[str | None, Query(description="only objects of these days: `2026-01-01..2026-01-31`, either end open")]
+OffShelf = Annotated[bool, Query(description="also objects that only items off the shelf show")]
 
 
-class _Threads:
-    """The threads of questions. What cannot have one is Busy at once: a second queue would hide an overload."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._taken = 0
-        self._limiter = CapacityLimiter(size)
-
-    async def run(self, use: str, work: Callable[[], JSONResponse]) -> JSONResponse:
-        if self._taken >= self._size:
-            error = Busy(
-                "rest.too-many-questions",
-                f"{self._size} questions are being answered already",
-                hint="ask again in a moment, or less often",
-            )
-            REQUESTS.labels(use, error.code).inc()
-            raise error
-        self._taken += 1
-        try:
-            return await to_thread.run_sync(work, limiter=self._limiter)
-        finally:
-            self._taken -= 1
+def wants_picture(request: Request) -> bool:
+    """Whether a JPEG is preferred to JSON: it is named, and JSON is not named before it."""
+    accepted = [part.split(";")[0].strip() for part in request.headers.get("accept", "").split(",")]
+    named = [kind for kind in accepted if kind in {"image/jpeg", "image/*", "application/json"}]
+    return bool(named) and named[0] != "application/json"
 
 
 def add_questions(app: FastAPI, gateway: Gateway, *, max_bytes: int, at_a_time: int) -> None:
     """Put `recognize` and `search` on the application."""
-    threads = _Threads(at_a_time)
+    threads = Threads(at_a_time)
+    add_comparisons(app, gateway, threads, max_bytes)
 
     async def answer(request: Request, use: str, ask: Callable[[bytes], Recognition | SearchAnswer]) -> JSONResponse:
         body = await read_body(request, max_bytes)
@@ -102,13 +95,32 @@ def add_questions(app: FastAPI, gateway: Gateway, *, max_bytes: int, at_a_time: 
         "/v1/recognize",
         tags=["Questions"],
         summary="What is in a picture",
-        responses={200: {"model": schemas.Recognition}, **described(400, 404, 413, 415, 503)},
+        responses={
+            200: {"model": schemas.Recognition, "content": {"image/jpeg": {}}},
+            **described(400, 404, 413, 415, 503),
+        },
         openapi_extra=PICTURE_BODY,
     )
-    async def recognize(request: Request, recipe: RecipeName = "photos", include: Include = "") -> JSONResponse:
-        """The objects of the picture with their names, under the release that the recipe resolves to now."""
+    async def recognize(request: Request, recipe: RecipeName = "photos", include: Include = "") -> Response:
+        """The objects of the picture with their names, under the release that the recipe resolves to now.
+
+        With `Accept: image/jpeg` the answer is the picture with the objects drawn on it.
+        """
         wanted = [part.strip() for part in include.split(",") if part.strip()]
-        return await answer(request, "recognize", lambda data: gateway.recognize(data, recipe=recipe, include=wanted))
+        if not wants_picture(request):
+            return await answer(
+                request, "recognize", lambda data: gateway.recognize(data, recipe=recipe, include=wanted)
+            )
+        body = await read_body(request, max_bytes)
+
+        def work() -> Response:
+            data = picture_in(request, body, max_bytes)
+            found = gateway.recognize(data, recipe=recipe, include=wanted)
+            request.state.release = found.release  # for the log
+            headers = {"X-Relens-Release": found.release, "X-Relens-Objects": str(len(found.objects))}
+            return Response(gateway.draw(data, found), media_type="image/jpeg", headers=headers)
+
+        return await threads.run("recognize", work)
 
     @app.post(
         "/v1/search",
@@ -117,6 +129,23 @@ def add_questions(app: FastAPI, gateway: Gateway, *, max_bytes: int, at_a_time: 
         responses={200: {"model": schemas.SearchAnswer}, **described(400, 404, 409, 413, 415, 503)},
         openapi_extra=PICTURE_BODY,
     )
-    async def search(request: Request, gallery: GalleryName, k: Count = 10) -> JSONResponse:
+    async def search(  # noqa: PLR0917 - each is a parameter of the query
+        request: Request,
+        gallery: GalleryName,
+        k: Count = 10,
+        category: Category = None,
+        label: LabelName = None,
+        days: Days = None,
+        item: ItemConditions = None,
+        off_shelf: OffShelf = False,
+        hint: HintList = None,
+        threshold: Threshold = None,
+    ) -> JSONResponse:
         """The objects of a gallery that look most like the picture, best first, with the items that show them."""
-        return await answer(request, "search", lambda data: gateway.search(data, gallery=gallery, k=k))
+        where = read_where(category=category, label=label, days=days, items=item or (), off_shelf=off_shelf)
+        hints = read_hints(hint or ())
+
+        def ask(data: bytes) -> SearchAnswer:
+            return gateway.search(data, gallery=gallery, k=k, where=where, hints=hints, threshold=threshold)
+
+        return await answer(request, "search", ask)

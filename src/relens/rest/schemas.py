@@ -142,6 +142,8 @@ class Match(_Answer):
     labels: list[Label] = _is("names, best first")
     picture: Picture = _is("the picture it is in")
     items: list[Item] = _is("the items that show it")
+    attributes: dict[str, Any] | None = _may("what models said of it", {"age": 31.2})
+    rank: float | None = _may("what it is ordered by, where the recipe ranks by more than the score", 0.912)
 
 
 class MatchedObject(_Answer):
@@ -151,6 +153,7 @@ class MatchedObject(_Answer):
     category: str = _is("its category, whose objects were searched", "all")
     labels: list[Label] = _is("names, best first")
     matches: list[Match] = _is("look-alikes, best first")
+    matched: bool | None = _may("whether the best is a match; absent where there is no threshold", True)
 
 
 class SearchAnswer(_Answer):
@@ -163,6 +166,38 @@ class SearchAnswer(_Answer):
     objects: list[MatchedObject] = _is("its objects, each with look-alikes")
     dropped: dict[str, int] | None = _may(DROPPED, {"blur": 1})
     timings_ms: dict[str, float] = _is(TIMINGS, {"open": 0.01, "decode": 3.2, "describe": 9.8, "search": 0.9})
+
+
+class TextMatch(_Answer):
+    """An object in which the words were read."""
+
+    id: int = _is("id of the object; never used for another", 4711)
+    score: float = _is("how well the text fits, 0 to 1", 0.75)
+    text: str = _is("what was read", "No parking at any time")
+    box: Box = _is(BOX, WHOLE, min_length=4, max_length=4)
+    picture: Picture = _is("the picture it is in")
+    items: list[Item] = _is("the items that show it")
+
+
+class TextAnswer(_Answer):
+    """Where it says this."""
+
+    release: str = _is(RELEASE, "signs-3")
+    sequence: int = _is("the sequence of the gallery that this answer has seen", 2)
+    gallery: str = _is("the gallery that was searched", "signs")
+    text: str = _is("what was asked for", "no parking")
+    matches: list[TextMatch] = _is("objects with these words, best first")
+
+
+class Verification(_Answer):
+    """Whether two pictures show the same."""
+
+    release: str = _is(RELEASE, "faces-53c234e5e847")
+    score: float = _is("cosine of the vectors of the two objects, -1 to 1", 0.93)
+    boxes: list[Box] = _is("where the strongest object of each picture is", [WHOLE, WHOLE])
+    found: list[int] = _is("how many objects each picture shows", [1, 2])
+    threshold: float | None = _may("from which on they are the same; absent if nobody set one", 0.9)
+    same: bool | None = _may("whether they are", True)
 
 
 # -- objects and galleries ------------------------------------------------------------------------------------------
@@ -330,7 +365,8 @@ class Backend(_Answer):
 
     name: str = _is("its name", "onnxruntime")
     golden_ms: float = _is("milliseconds of a golden picture at the last start", 7.9)
-    device: str = _is("where it runs", "cpu")
+    device: str = _is("where it runs: cpu, or remote", "cpu")
+    fallback: str = _is("which back-ends could not run it, and why; empty if the first could", "")
 
 
 class Preprocessing(_Answer):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from relens import gallery as galleries
 from relens import releases
 from relens.errors import BadInput, Broken, Conflict
+from relens.gallery.filtering import matching
 from relens.recipes import Cropped, Described, Pipeline, attributes_of
+from relens.recipes.ranking import DEPTH, Ranking
 from relens.releases import Release
+from relens.serving.narrowed import search_narrowed
 from relens.serving.questions import Answer, Question
 from relens.store import Blobs, Catalog
 from relens.telemetry import Stopwatch
@@ -68,6 +71,7 @@ class Engine:
         self._verified: set[str] = set()
         self._opening = threading.Lock()
         # One model names everything, or each kind of object has a namer of its own and whatever is there is meant.
+        self._ranking = Ranking(self.lens.recipe.rerank)
         self._labeller = self.lens.labellers[0] if len(self.lens.labellers) == 1 else None
 
     def answer(self, question: Question) -> Answer:
@@ -109,10 +113,10 @@ class Engine:
         with watch.phase("search"):
             hits = [self._search(view, crop, said, question) for crop, said in seen.objects]
         with watch.phase("fetch"):
-            matches = self._describe_hits(hits)
+            found = self._describe_hits(hits, question)
         objects = tuple(
-            MatchedObject(crop.box, tuple(found), said.labels, category=crop.category)
-            for (crop, said), found in zip(seen.objects, matches, strict=True)
+            MatchedObject(crop.box, matches, said.labels, crop.category, self._is_match(matches, question))
+            for (crop, said), matches in zip(seen.objects, found, strict=True)
         )
         gallery = view.release.gallery.name
         return SearchAnswer(
@@ -120,13 +124,32 @@ class Engine:
         )
 
     def _search(self, view: OpenView, crop: Cropped, said: Described, question: Question) -> Hits:
-        """What looks like an object among those of its category; nothing if its kind has no vectors."""
-        if said.vector is None:
+        """What looks like an object among those of its category that may answer; nothing if it has no vector."""
+        assert view.release.gallery is not None
+        gallery, where = view.release.gallery.id, question.where
+        category = where.category or crop.category
+        space = self.lens.space_of(category)
+        if said.vector is None or space is None or space.digest != said.vector.space:
             return NOTHING
-        segments = [segment for segment in view.segments if segment.manifest.category == crop.category]
-        return search(segments, said.vector, question.k, dead=view.dead)
+        vector = said.vector
+        segments = [
+            segment
+            for segment in view.segments
+            if segment.manifest.category == category and where.takes_day(segment.manifest.day)
+        ]
 
-    def _describe_hits(self, hits: list[Hits]) -> list[list[Match]]:
+        def find(count: int, allowed: NDArray[np.int64] | None) -> Hits:
+            return search(segments, vector, count, dead=view.dead, allowed=allowed)
+
+        def chosen(among: Collection[int] | None) -> set[int]:
+            with self._catalog.read() as tx:
+                return matching(tx, gallery, where, among)
+
+        depth = max(question.k, DEPTH) if self._ranking else question.k
+        return search_narrowed(find, chosen, depth, picky=where.asks_items)
+
+    def _describe_hits(self, hits: list[Hits], question: Question) -> list[tuple[Match, ...]]:
+        """What was found, with all that an answer shows of it, in the order of the recipe's rules."""
         wanted = sorted({int(one) for hit in hits for one in hit.ids})
         with self._catalog.read() as tx:
             stored = galleries.describe(tx, wanted, model=self._labeller)
@@ -134,20 +157,26 @@ class Engine:
             raise Broken(
                 "serving.unknown-object", f"the view names objects that the catalog does not know: {sorted(lost)}"
             )
-        return [
-            [
-                Match(
-                    id=int(one),
-                    score=float(score),
-                    box=stored[int(one)].box,
-                    labels=stored[int(one)].labels,
-                    picture=stored[int(one)].picture,
-                    items=tuple(item.to_json() for item in stored[int(one)].items),
-                )
-                for one, score in zip(hit.ids, hit.scores, strict=True)
-            ]
+        found = [
+            [_match(stored[int(one)], float(score)) for one, score in zip(hit.ids, hit.scores, strict=True)]
             for hit in hits
         ]
+        return [tuple(self._ranked(matches, question)[: question.k]) for matches in found]
+
+    def _ranked(self, matches: list[Match], question: Question) -> list[Match]:
+        if not self._ranking:
+            return matches
+        ranked = [
+            replace(match, rank=match.score + self._ranking.boost(match.items, question.hints)) for match in matches
+        ]
+        return sorted(ranked, key=lambda match: (-(match.rank or 0.0), match.id))
+
+    def _is_match(self, matches: tuple[Match, ...], question: Question) -> bool | None:
+        """Whether the best of what was found is good enough; None if nobody said what that is."""
+        threshold = self.lens.thresholds.get("match") if question.threshold is None else question.threshold
+        if threshold is None:
+            return None
+        return max((match.score for match in matches), default=-1.0) >= threshold
 
     def _open(self, name: str) -> OpenView:
         with self._opening:
@@ -190,6 +219,18 @@ class Engine:
     def _forget_segments(self) -> None:
         used = {segment.digest for view in self._releases.values() for segment in view.segments}
         self._segments = {digest: segment for digest, segment in self._segments.items() if digest in used}
+
+
+def _match(stored: galleries.StoredObject, score: float) -> Match:
+    return Match(
+        id=stored.id,
+        score=score,
+        box=stored.box,
+        labels=stored.labels,
+        picture=stored.picture,
+        items=tuple(item.to_json() for item in stored.items),
+        attributes=stored.attributes,
+    )
 
 
 def _check(view: OpenView, question: Question) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from relens.errors import FAMILIES, Broken, RelensError
+from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
 from relens.values import Recognition, SearchAnswer
 
 LENGTHS = struct.Struct(">II")
@@ -26,6 +27,9 @@ class Question:
 
     must_see   the gallery sequence that the answer must have seen
     timeout_s  how long it may wait; what has not begun by then is not run
+    where      which objects may answer
+    hints      what is known of the thing, for the recipe's rules of ranking
+    threshold  cosine under which nothing matches; None: that of the lens, if it has one
     """
 
     use: Literal["recognize", "search"]
@@ -35,6 +39,9 @@ class Question:
     include: tuple[str, ...] = ()
     must_see: int = 0
     timeout_s: float = 30.0
+    where: Where = EVERYTHING
+    hints: Hints = NO_HINTS
+    threshold: float | None = None
 
     def header(self) -> dict[str, Any]:
         """Everything but the picture."""
@@ -45,12 +52,20 @@ class Question:
             "include": list(self.include),
             "must_see": self.must_see,
             "timeout_s": self.timeout_s,
+            "where": self.where.to_json(),
+            "hints": self.hints.to_json(),
+            "threshold": self.threshold,
         }
 
     @staticmethod
     def from_frame(header: dict[str, Any], body: bytes) -> Question:
         given = {key: value for key, value in header.items() if key != "id"}
-        return Question(**{**given, "include": tuple(header["include"])}, data=body)
+        read = {
+            "include": tuple(header["include"]),
+            "where": Where.from_json(header["where"]),
+            "hints": Hints.from_json(header["hints"]),
+        }
+        return Question(**{**given, **read}, data=body)
 
 
 class Answerer(Protocol):

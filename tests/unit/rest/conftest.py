@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from relens.gallery import Item, StoredObject
+from relens.narrowing import EVERYTHING, NO_HINTS
 from relens.rest import create_app
 from relens.values import (
     WHOLE,
@@ -20,6 +21,9 @@ from relens.values import (
     PictureInfo,
     Recognition,
     SearchAnswer,
+    TextAnswer,
+    TextMatch,
+    Verification,
 )
 
 MAX_BYTES = 1000
@@ -47,6 +51,10 @@ SEARCH = SearchAnswer(
     (MatchedObject(WHOLE, (Match(4711, 0.87, WHOLE, LABELS, PICTURE, (ITEM.to_json(),)),), LABELS),),
     {"search": 0.4},
 )
+TEXTS = TextAnswer(
+    "signs-3", 2, "signs", "no parking", (TextMatch(4712, 0.5, "No parking here", WHOLE, PICTURE, (ITEM.to_json(),)),)
+)
+VERIFICATION = Verification("faces-abc", 0.93, 0.9, (WHOLE, Box(0.1, 0.2, 0.3, 0.4)), (1, 2))
 STORED = StoredObject(4711, "shop", WHOLE, 1.0, "all", LABELS, {"sharp": True}, PICTURE, (ITEM,), 2)
 
 
@@ -67,9 +75,24 @@ class FakeGateway:
         self._note("recognize", data, recipe=recipe, include=list(include))
         return RECOGNITION
 
-    def search(self, data, *, gallery, k=10):
-        self._note("search", data, gallery=gallery, k=k)
+    def search(self, data, *, gallery, k=10, where=EVERYTHING, hints=NO_HINTS, threshold=None):
+        told = {"where": where, "hints": hints, "threshold": threshold}
+        usual = {"where": EVERYTHING, "hints": NO_HINTS, "threshold": None}
+        asked = {name: value for name, value in told.items() if value != usual[name]}
+        self._note("search", data, gallery=gallery, k=k, **asked)
         return SEARCH
+
+    def search_text(self, text, *, gallery, k=10):
+        self._note("search_text", text, gallery=gallery, k=k)
+        return TEXTS
+
+    def verify(self, one, other, *, recipe, threshold=None):
+        self._note("verify", one, other, recipe=recipe, threshold=threshold)
+        return VERIFICATION
+
+    def draw(self, data, answer):
+        self._note("draw", data, answer)
+        return b"\xff\xd8drawn"
 
     def object(self, object_id):
         self._note("object", object_id)

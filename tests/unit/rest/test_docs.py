@@ -10,26 +10,28 @@ from relens.rest import schemas
 from relens.rest.pages import example_of
 from relens.values import Preprocessing
 
-PATHS = {
-    "/v1/recognize": "post",
-    "/v1/search": "post",
-    "/v1/objects/{id}": "get",
-    "/v1/objects/{id}/crop": "get",
-    "/v1/galleries": "get",
-    "/v1/galleries/{name}": "get",
-    "/v1/plans": "get",
-    "/v1/plans/{id}": "get",
-    "/v1/plans/{id}/cancel": "post",
-    "/v1/plans/{id}/resume": "post",
-    "/v1/releases": "get",
-    "/v1/releases/{name}": "get",
-    "/v1/models": "get",
-    "/v1/models/{name}": "get",
-    "/v1/models/{name}/{version_or_label}": "get",
-    "/v1/status": "get",
-    "/health/live": "get",
-    "/health/ready": "get",
-    "/metrics": "get",
+ENDPOINTS = {
+    ("post", "/v1/recognize"),
+    ("post", "/v1/search"),
+    ("get", "/v1/search/text"),
+    ("post", "/v1/verify"),
+    ("get", "/v1/objects/{id}"),
+    ("get", "/v1/objects/{id}/crop"),
+    ("get", "/v1/galleries"),
+    ("get", "/v1/galleries/{name}"),
+    ("get", "/v1/plans"),
+    ("get", "/v1/plans/{id}"),
+    ("post", "/v1/plans/{id}/cancel"),
+    ("post", "/v1/plans/{id}/resume"),
+    ("get", "/v1/releases"),
+    ("get", "/v1/releases/{name}"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{name}"),
+    ("get", "/v1/models/{name}/{version_or_label}"),
+    ("get", "/v1/status"),
+    ("get", "/health/live"),
+    ("get", "/health/ready"),
+    ("get", "/metrics"),
 }
 NOT_JSON = {"/v1/objects/{id}/crop": "image/jpeg", "/metrics": "text/plain"}
 
@@ -51,14 +53,15 @@ def operations(document):
 
 
 def test_the_document_lists_every_endpoint_and_no_other(document):
-    assert {path: method for path, method, _ in operations(document)} == PATHS
+    assert {(method, path) for path, method, _ in operations(document)} == ENDPOINTS
 
 
 def test_every_answer_and_every_error_is_described(document):
     for path, _, operation in operations(document):
         responses = dict(operation["responses"])
         content = responses.pop("200")["content"]
-        assert list(content) == [NOT_JSON.get(path, "application/json")]
+        also = ["image/jpeg"] if path == "/v1/recognize" else []
+        assert list(content) == [NOT_JSON.get(path, "application/json"), *also]
         if path not in NOT_JSON:
             assert "$ref" in content["application/json"]["schema"], path
         assert "422" not in responses
@@ -96,6 +99,9 @@ def test_answers_have_the_fields_that_are_described(ask):
 
     assert_described(schemas.Recognition, answer("POST", "/v1/recognize"))
     assert_described(schemas.SearchAnswer, answer("POST", "/v1/search?gallery=shop"))
+    assert_described(schemas.TextAnswer, answer("GET", "/v1/search/text?gallery=signs&text=parking"))
+    two = ask("POST", "/v1/verify", files={"file": b"x", "other": b"y"}).json()
+    assert_described(schemas.Verification, two)
     assert_described(schemas.StoredObject, answer("GET", "/v1/objects/4711"))
     assert_described(schemas.ErrorAnswer, answer("GET", "/nowhere"))
     assert_described(schemas.Live, answer("GET", "/health/live"))
@@ -130,16 +136,16 @@ def test_the_page_needs_nothing_from_elsewhere(page):
 
 
 def test_the_page_shows_every_endpoint_with_a_line_to_call_it(page):
-    for path in PATHS:
+    for _, path in sorted(ENDPOINTS):
         assert f"</span> {path}</h3>" in page.text
-    assert page.text.count("<h4>Call</h4>") == len(PATHS)
+    assert page.text.count("<h4>Call</h4>") == len(ENDPOINTS)
     assert "curl -X POST http://127.0.0.1:8080/v1/plans/7/cancel" in page.text
     assert "curl -o crop.jpg http://127.0.0.1:8080/v1/objects/4711/crop" in page.text
     assert "curl --data-binary @photo.jpg &#39;http://127.0.0.1:8080/v1/search?gallery=shop&#39;" in page.text
 
 
 def test_the_page_shows_an_example_of_every_json_answer(page):
-    assert page.text.count("<summary>Answer</summary>") == len(PATHS) - len(NOT_JSON)
+    assert page.text.count("<summary>Answer</summary>") == len(ENDPOINTS) - len(NOT_JSON)
 
 
 def test_every_link_of_the_page_leads_somewhere(page):

@@ -4,6 +4,7 @@ import threading
 import httpx
 import pytest
 
+from relens.narrowing import read_hints, read_where
 from relens.rest.bodies import FORM_EXTRA_BYTES
 
 MAX_BYTES = 1000
@@ -33,6 +34,65 @@ def test_search_passes_gallery_and_k(ask, gateway):
     response = ask("POST", "/v1/search?gallery=shop&k=3", content=PICTURE)
     assert gateway.asked == [("search", PICTURE, {"gallery": "shop", "k": 3})]
     assert response.json()["objects"][0]["matches"][0]["items"][0]["size"] == "42"
+
+
+def test_search_is_narrowed_by_what_its_parameters_say(ask, gateway):
+    ask(
+        "POST",
+        "/v1/search?gallery=shop&category=shoes&label=boot&days=2026-01-01..&item=shop%3Dnorth&item=price%3D5..10"
+        "&off_shelf=true&hint=price%3D20&threshold=0.5",
+        content=PICTURE,
+    )
+    asked = gateway.asked[0][2]
+    assert asked["where"] == read_where(
+        category="shoes", label="boot", days="2026-01-01..", items=["shop=north", "price=5..10"], off_shelf=True
+    )
+    assert asked["hints"] == read_hints(["price=20"])
+    assert asked["threshold"] == 0.5
+
+
+def test_a_condition_that_is_none_is_a_bad_request(ask, gateway):
+    response = ask("POST", "/v1/search?gallery=shop&item=north", content=PICTURE)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "narrowing.bad-condition"
+    assert gateway.asked == []
+
+
+def test_words_are_searched_without_a_picture(ask, gateway):
+    response = ask("GET", "/v1/search/text?gallery=signs&text=no%20parking&k=3")
+    assert gateway.asked == [("search_text", "no parking", {"gallery": "signs", "k": 3})]
+    assert response.json()["matches"][0]["text"] == "No parking here"
+
+
+def test_two_pictures_are_compared(ask, gateway):
+    response = ask("POST", "/v1/verify?threshold=0.7", files={"file": PICTURE, "other": b"another"})
+    assert gateway.asked == [("verify", PICTURE, b"another", {"recipe": "faces", "threshold": 0.7})]
+    assert response.json()["same"] is True
+
+
+@pytest.mark.parametrize("files", [{"file": b"x"}, {"file": b"x", "other": b""}, {"one": b"x", "other": b"y"}])
+def test_two_pictures_are_needed_to_compare(ask, gateway, files):
+    response = ask("POST", "/v1/verify", files=files)
+    assert response.status_code == 400
+    assert gateway.asked == []
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("image/jpeg", "image/jpeg"),
+        ("image/*, */*", "image/jpeg"),
+        ("image/jpeg;q=0.9, application/json", "image/jpeg"),
+        ("application/json, image/jpeg", "application/json"),
+        ("*/*", "application/json"),
+        ("text/html", "application/json"),
+    ],
+)
+def test_who_accepts_a_jpeg_gets_what_was_recognised_drawn(ask, gateway, accept, kind):
+    response = ask("POST", "/v1/recognize", content=PICTURE, headers={"Accept": accept})
+    assert response.headers["content-type"] == kind
+    assert (response.content == b"\xff\xd8drawn") == (kind == "image/jpeg")
+    assert [asked[0] for asked in gateway.asked] == ["recognize"] + ["draw"] * (kind == "image/jpeg")
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/x-www-form-urlencoded", "text/plain", None])

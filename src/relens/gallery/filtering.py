@@ -1,0 +1,88 @@
+"""Which objects meet a condition: by name, by what their items are, and whether any of these is on the shelf."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+
+from relens.gallery.batches import batches
+from relens.narrowing import Condition, Where
+from relens.store import Tx
+from relens.store.schema import items, labels, objects
+
+NUMBER = "^[+-]?([0-9]{1,200}([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,2})?$"
+"""What every database can cast; it is not asked to cast anything else, which some refuse."""
+
+OURS = {"id": items.c.key, "uri": items.c.uri, "title": items.c.title, "shop": items.c.shop, "day": items.c.day}
+
+
+def matching(tx: Tx, gallery: int, where: Where, among: Collection[int] | None = None) -> set[int]:
+    """Ids of objects that meet `label`, `items` and `off_shelf` of a condition; of all, or of those in `among`.
+
+    Category and days are for the caller, who knows where each object lies. Whether objects are deleted, or published
+    yet, is not asked.
+    """
+    query = sa.select(objects.c.id).where(objects.c.gallery == gallery, *_conditions(where))
+    if among is None:
+        return set(tx.execute(query).scalars())
+    found: set[int] = set()
+    for some in batches(sorted(among)):
+        found.update(tx.execute(query.where(objects.c.id.in_(some))).scalars())
+    return found
+
+
+def _conditions(where: Where) -> list[sa.ColumnElement[bool]]:
+    shown = items.c.picture == objects.c.picture
+    conditions: list[sa.ColumnElement[bool]] = []
+    if where.label is not None:
+        best = sa.func.lower(labels.c.labels[0]["name"].as_string())
+        conditions.append(sa.exists().where(labels.c.object == objects.c.id, best == where.label.lower()))
+    if where.items:
+        wanted = [_condition(condition) for condition in where.items]
+        on_shelf = [] if where.off_shelf else [~items.c.off_shelf]
+        conditions.append(sa.exists().where(shown, *on_shelf, *wanted))
+    elif not where.off_shelf:
+        some, on_shelf_now = sa.exists().where(shown), sa.exists().where(shown, ~items.c.off_shelf)
+        conditions.append(sa.or_(~some, on_shelf_now))
+    return conditions
+
+
+def _condition(condition: Condition) -> sa.ColumnElement[bool]:
+    if condition.column == "price":
+        return _of_number(items.c.price, condition)
+    if condition.column in OURS:
+        return _of_text(OURS[condition.column], condition)
+    # A number, a number that a CSV gave as text, and text: one spelling of all.
+    value = sa.cast(items.c.data[condition.column].as_string(), sa.Text)
+    if not condition.is_range:
+        return _of_text(value, condition)
+    number = sa.case((value.regexp_match(NUMBER), sa.cast(value, sa.Double)))
+    return _of_number(number, condition)
+
+
+def _of_text(column: Any, condition: Condition) -> sa.ColumnElement[bool]:
+    if condition.is_range:
+        return sa.false()
+    found: sa.ColumnElement[bool] = column.in_(condition.choices)
+    return found
+
+
+def _of_number(column: Any, condition: Condition) -> sa.ColumnElement[bool]:
+    if not condition.is_range:
+        numbers = [number for choice in condition.choices if (number := _float(choice)) is not None]
+        chosen: sa.ColumnElement[bool] = column.in_(numbers)
+        return chosen
+    return sa.and_(column >= _finite(condition.least), column <= _finite(condition.most))
+
+
+def _finite(number: float) -> float:
+    return max(-1e308, min(1e308, number))
+
+
+def _float(text: str) -> float | None:
+    try:
+        return _finite(float(text))
+    except ValueError:
+        return None
