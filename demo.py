@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from relens.bulk.listings import Entry, find_source, path_of
-from relens.console import Asked, demo_page
+from relens.console import Asked, Drawn, demo_page
 from relens.errors import BadInput, Missing, RelensError
 from relens.gateway import Gateway
 from relens.models.wheels import Wheel, read_wheel
+from relens.narrowing import read_where
 from relens.store.blobs import write_file_durably
-from relens.values import Match, Pixels, digest_of
+from relens.values import FoundObject, Match, Pixels, digest_of
 from relens.vision import decode, encode_jpeg
 from relens.wiring import open_local
 
@@ -67,6 +68,18 @@ PHOTOGRAPHS = {
     "text.png": ("Handwriting", "Wikipedia, public domain"),
 }
 
+# What each shows, as a column of the listing that a search can be narrowed by.
+SUBJECTS = {
+    "people": ("astronaut", "camera"),
+    "animals": ("chelsea",),
+    "textures": ("brick", "grass", "gravel"),
+    "medicine": ("cell", "ihc", "retina"),
+    "space": ("hubble_deep_field", "moon", "rocket"),
+    "writing": ("page", "text"),
+    "things": ("clock_motion", "coffee", "coins", "motorcycle_right"),
+}
+KINDS = {name: subject for subject, names in SUBJECTS.items() for name in names}
+
 # Asked, and never imported: its sister picture is in the gallery.
 STRANGER = "motorcycle_left.png"
 STRANGER_SHOWS = ("Motorcycle, left view", MIDDLEBURY)
@@ -101,12 +114,24 @@ ORIGIN = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A picture to search for, and the item that should come first."""
+    """A picture to search for, and the item that should come first. `items` are conditions on what may answer."""
 
     title: str
     note: str
     file: Path
     data: bytes
+    expected: str
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A picture to recognise by a recipe, and words that must be among what is said of it."""
+
+    title: str
+    note: str
+    file: Path
+    recipe: str
     expected: str
 
 
@@ -120,6 +145,7 @@ class Job:
     queries: tuple[Query, ...]
     strict: bool
     terms: dict[str, str] = field(default_factory=dict)
+    looks: tuple[Look, ...] = ()
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------
@@ -131,8 +157,9 @@ def photographs() -> Job:
     listing = PICTURES / "pictures.csv"
     with listing.open("w", encoding="utf-8", newline="") as out:
         rows = csv.writer(out)
-        rows.writerow(("uri", "id", "title", "terms"))
-        rows.writerows((file, Path(file).stem, *shows) for file, shows in PHOTOGRAPHS.items())
+        rows.writerow(("uri", "id", "title", "terms", "subject"))
+        names = {file: Path(file).stem for file in PHOTOGRAPHS}
+        rows.writerows((file, names[file], *shows, KINDS[names[file]]) for file, shows in PHOTOGRAPHS.items())
     entries = {entry.id: entry for entry in find_source(listing).entries()}
     copies = edited_copies([entries[name] for name in ("chelsea", "coffee", "camera")])
     stranger = Query(
@@ -142,9 +169,17 @@ def photographs() -> Job:
         (QUERIES / STRANGER).read_bytes(),
         "motorcycle_right",
     )
+    narrowed = Query(
+        "Chelsea the cat, among textures only",
+        "The same mirrored copy, narrowed to items whose column `subject` is `textures`: the nearest of those few.",
+        copies[0].file,
+        copies[0].data,
+        "grass",
+        ("subject=textures",),
+    )
     everything = PHOTOGRAPHS | {STRANGER: STRANGER_SHOWS}
     terms = {title: f"{whose} ({file})" for file, (title, whose) in everything.items()}
-    return Job(listing, "demo", ORIGIN, (*copies, stranger), strict=True, terms=terms)
+    return Job(listing, "demo", ORIGIN, (*copies, stranger, narrowed), strict=True, terms=terms, looks=LOOKS)
 
 
 def fetch_photographs() -> None:
@@ -178,6 +213,24 @@ def spread(entries: Sequence[Entry]) -> Iterator[Entry]:
     first = dict.fromkeys(picks) if entries else {}
     yield from (entries[number] for number in first)
     yield from (entry for number, entry in enumerate(entries) if number not in first)
+
+
+LOOKS = (
+    Look(
+        "Faces in a picture",
+        "Recipe `faces`: where a face is, five points of it, and what models say of age and gender.",
+        PICTURES / "astronaut.png",
+        "faces",
+        "face",
+    ),
+    Look(
+        "A page that was read",
+        "Recipe `text`: lines with their polygons, numbered in the order of reading, and what they say.",
+        PICTURES / "page.png",
+        "text",
+        "Region-based segmentation",
+    ),
+)
 
 
 # -- queries --------------------------------------------------------------------------------------------------------
@@ -247,19 +300,40 @@ def shown(path: Path) -> str:
 def import_all(job: Job, transcript: Transcript) -> int:
     """Make the home, bring the model and the pictures in. The first exit code that is not 0, else 0."""
     imported = ("import", shown(job.source), "--gallery", job.gallery, "--recipe", RECIPE)
-    for command in (("init",), ("model", "fetch", "imagenet"), imported):
+    fetched = [("model", "fetch", source) for source in ("imagenet", *(look.recipe for look in job.looks))]
+    for command in (("init",), *fetched, imported):
         if code := transcript.run(*command):
             return code
     return 0
 
 
 def ask(gateway: Gateway, gallery: str, query: Query) -> Asked:
-    answer = gateway.search(query.data, gallery=gallery, k=SHOWN)
+    answer = gateway.search(query.data, gallery=gallery, k=SHOWN, where=read_where(items=query.items))
     explained = gateway.recognize(query.data, recipe=RECIPE, include=("subject", "heatmap"))
     return Asked(query.data, answer, explained.objects[0], query.title, query.note)
 
 
-def write_page(gateway: Gateway, job: Job, asked: Sequence[Asked], transcript: Transcript) -> None:
+def look_at(gateway: Gateway, look: Look) -> Drawn:
+    """What is recognised in a picture, drawn on it and in words."""
+    data = look.file.read_bytes()
+    answer = gateway.recognize(data, recipe=look.recipe)
+    return Drawn(look.title, look.note, gateway.draw(data, answer), tuple(words(found) for found in answer.objects))
+
+
+def words(found: FoundObject) -> str:
+    """An object in a line."""
+    if "text" in found.attributes:
+        return str(found.attributes["text"])
+    said = [f"{found.category} {found.score:.0%}"]
+    for name, value in found.attributes.items():
+        told = value["name"] if isinstance(value, dict) and "name" in value else value
+        said.append(f"{name} {told:.2f}" if isinstance(told, float) else f"{name} {told}")
+    return ", ".join(said)
+
+
+def write_page(
+    gateway: Gateway, job: Job, asked: Sequence[Asked], drawn: Sequence[Drawn], transcript: Transcript
+) -> None:
     plans = [plan for plan in gateway.plans()["plans"] if plan.get("gallery") == job.gallery]
     first_and_last = [*plans[-1:], *plans[: min(1, len(plans) - 1)]]
     page = demo_page(
@@ -269,16 +343,20 @@ def write_page(gateway: Gateway, job: Job, asked: Sequence[Asked], transcript: T
         origin=job.origin,
         sources=job.terms,
         commands=[*transcript.typed, *search_commands(job)],
+        drawn=drawn,
     )
     write_file_durably(PAGE, page.encode())
 
 
 def search_commands(job: Job) -> list[str]:
     """What asks the same from the command line."""
-    return [
-        f"relens search {shlex.quote(shown(query.file))} --gallery {job.gallery} -k {SHOWN} --home {shown(HOME)}"
+    searches = [
+        ["search", shown(query.file), "--gallery", job.gallery, "-k", str(SHOWN)]
+        + [word for condition in query.items for word in ("--item", condition)]
         for query in job.queries
     ]
+    looks = [["recognize", shown(look.file), "--recipe", look.recipe, "--draw", "drawn.jpg"] for look in job.looks]
+    return [f"relens {shlex.join([*command, '--home', shown(HOME)])}" for command in (*searches, *looks)]
 
 
 def report(query: Query, asked: Asked) -> bool:
@@ -290,6 +368,13 @@ def report(query: Query, asked: Asked) -> bool:
     where = f"not among the first {SHOWN}" if place is None else f"number {place}, {matches[place - 1].score:.3f}"
     print(f"  {query.title}: {query.expected} is {where}; looks like {said}")
     return place == 1
+
+
+def report_look(look: Look, drawn: Drawn) -> bool:
+    """Print what was recognised, in a line. Whether what was expected is among it."""
+    count, first = len(drawn.lines), drawn.lines[0] if drawn.lines else "nothing"
+    print(f"  {look.title}: {count} found; {first}")
+    return any(look.expected in line for line in drawn.lines)
 
 
 def ids(match: Match) -> set[str]:
@@ -311,11 +396,13 @@ def main(arguments: Sequence[str]) -> int:
     gateway = open_local(HOME)
     try:
         asked = [ask(gateway, job.gallery, query) for query in job.queries]
-        write_page(gateway, job, asked, transcript)
+        drawn = [look_at(gateway, look) for look in job.looks]
+        write_page(gateway, job, asked, drawn, transcript)
     finally:
         gateway.close()
     print("Found:")
     found = [report(query, one) for query, one in zip(job.queries, asked, strict=True)]
+    found += [report_look(look, one) for look, one in zip(job.looks, drawn, strict=True)]
     print(f"\nThe page: {PAGE}")
     if code == PARTLY_DONE:
         print("demo: some pictures could not be imported, see above and on the page", file=sys.stderr)

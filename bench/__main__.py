@@ -9,7 +9,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import decode, document, http_search, importing, memory, round_trip, search, size, up
+from bench import (
+    decode,
+    detector,
+    document,
+    http_search,
+    importing,
+    memory,
+    reimport,
+    round_trip,
+    search,
+    size,
+    up,
+)
 from bench.figures import Report, Setup
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +36,8 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "http-search": http_search.measure,
     "up": up.measure,
     "size": size.measure,
+    "detector": detector.measure,
+    "reimport": reimport.measure,
 }
 
 

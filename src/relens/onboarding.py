@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,13 @@ from PIL import Image
 
 from relens.errors import BadInput, Broken, RelensError
 from relens.jobs import host_name
-from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, read_labels, registry
+from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, ppocr, read_labels, registry
 from relens.recipes import LoadedModel
 from relens.runtimes import Backend, ModelSpec, Session, dummy_head, write_dummy
 from relens.store import Catalog
-from relens.values import Floats, Pixels, Preprocessing, canonical_json
+from relens.values import Floats, Pixels, Preprocessing, canonical_json, digest_of
 from relens.vision import decode, normalise, preprocess
+from relens.vision.heads import detections_of, scores_of, value_of
 from relens.vision.resize import resize
 
 TOLERANCE = 1e-3
@@ -34,7 +35,10 @@ RADIUS = 0.25
 GOLDEN_SIDE_PX = 96
 """Where a network takes any length: a multiple of 32, which most insist on."""
 
-SOURCES = ("imagenet", "dummy")
+SOURCES = ("imagenet", "faces", "text", "dummy")
+
+
+_Made = tuple[Card, dict[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,9 @@ class Onboarding:
         Running it again verifies what is there and downloads nothing. BadInput for an unknown source.
         """
         if source == "imagenet":
-            return self._fetch_imagenet(folder)
+            return self._fetch(imagenet.VERSIONS, lambda: imagenet.build(folder, self._run_onnx))
+        if source == "text":
+            return self._fetch(ppocr.VERSIONS, lambda: ppocr.build(folder, self._run_card))
         if source == "dummy":
             return [self.add(*_dummy_model()), self.add(*_dummy_detector())]
         raise BadInput(
@@ -67,18 +73,30 @@ class Onboarding:
             for name, data in files.items():
                 (Path(temporary) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(temporary) / name).write_bytes(data)
-            networks = _load(self._backend(card), card, Path(temporary))
+            running = self._load(card, Path(temporary))
             try:
-                outputs = _golden_outputs(networks, card, list(pictures.values()))
+                start = time.perf_counter()
+                outputs = _golden_outputs(running.networks, card, list(pictures.values()))
+                took_ms = (time.perf_counter() - start) * 1000 / len(pictures)
             finally:
-                networks.close()
+                running.networks.close()
         _check_outputs(card, files, outputs)
         golden = {f"{GOLDEN}/{name}": data for name, data in pictures.items()}
         golden[GOLDEN_OUTPUTS] = safetensors.numpy.save(outputs)
         artifact = self.shelf.publish(card, {**files, **golden})
         with self.catalog.begin() as tx:
             registry.register(tx, artifact, self.catalog.now(tx))
+        self._record(artifact, running, took_ms)
         return artifact
+
+    def numbered(self, card: Card, files: Mapping[str, bytes]) -> Card:
+        """The card with its version number: that of a version with the same content, else the next one of its name."""
+        versions = [version for name, version in self.shelf.versions() if name == card.name]
+        for version in reversed(versions):
+            same, known = replace(card, version=version), self.shelf.open(card.name, version)
+            if same == known.card and digest_of(files[card.file]) == known.weights:
+                return same
+        return replace(card, version=max(versions, default=0) + 1)
 
     def start(self, name: str, version: int, *, digest: str | None = None, threads: int = 1) -> LoadedModel:
         """Load a version that was verified byte by byte and gave its golden outputs again.
@@ -92,10 +110,10 @@ class Onboarding:
                 f"model {artifact.reference} is not the one that the lens was frozen with",
                 hint="put the original folder back, or migrate to the new model",
             )
-        backend = self._backend(artifact.card)
-        networks = _load(backend, artifact.card, artifact.folder, threads=threads)
+        running = self._load(artifact.card, artifact.folder, threads=threads)
+        networks = running.networks
         took_ms = self._repeat_golden(artifact, networks)
-        self._record(artifact, backend, networks.session.device, took_ms)
+        self._record(artifact, running, took_ms)
         return LoadedModel(artifact, networks.session, tuple(artifact.labels()), artifact.head(), networks.parts)
 
     def verify(self, name: str, version: int) -> Artifact:
@@ -104,11 +122,22 @@ class Onboarding:
         loaded.close()
         return loaded.artifact
 
-    def _fetch_imagenet(self, folder: Path | None) -> list[Artifact]:
-        found = [self._complete(*version) for version in imagenet.VERSIONS]
+    def _fetch(self, versions: Sequence[tuple[str, int]], build: Callable[[], Iterator[_Made]]) -> list[Artifact]:
+        """Versions that are complete are verified; only if one is not, all are built."""
+        found = [self._complete(*version) for version in versions]
         if all(found):
             return [artifact for artifact in found if artifact]
-        return [self.add(card, files) for card, files in imagenet.build(folder, self._run_onnx)]
+        return [self.add(card, files) for card, files in build()]
+
+    def _run_card(self, card: Card, model: bytes, inputs: Floats) -> dict[str, Floats]:
+        """One forward of a model that is not on the shelf yet."""
+        with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
+            (Path(temporary) / card.file).write_bytes(model)
+            running = self._load(replace(card, parts={}), Path(temporary))
+            try:
+                return dict(running.networks.session.run(inputs))
+            finally:
+                running.networks.close()
 
     def _run_onnx(self, model: bytes, inputs: Floats) -> dict[str, Floats]:
         roles = {"scores": "scores", "vector": "vector", "features": "features"}
@@ -133,11 +162,20 @@ class Onboarding:
             registry.register(tx, artifact, self.catalog.now(tx))
         return artifact
 
-    def _backend(self, card: Card) -> Backend:
-        for backend in self.backends:
-            if card.format in backend.formats:
-                return backend
-        raise BadInput("runtimes.no-backend", f"no back-end here runs the format {card.format!r} of {card.name}")
+    def _load(self, card: Card, folder: Path, *, threads: int = 1) -> _Running:
+        """A model loaded by the first back-end that can; which ones could not, and why, is told with it."""
+        backends = [backend for backend in self.backends if card.format in backend.formats]
+        if not backends:
+            raise BadInput("runtimes.no-backend", f"no back-end here runs the format {card.format!r} of {card.name}")
+        passed: list[str] = []
+        for backend in backends:
+            try:
+                return _Running(_load(backend, card, folder, threads=threads), "; ".join(passed))
+            except (BadInput, Broken) as error:
+                if backend is backends[-1]:
+                    raise
+                passed.append(f"{backend.name}: {error.message}")
+        raise AssertionError("the last one runs it or raises")
 
     def _repeat_golden(self, artifact: Artifact, networks: _Networks) -> float:
         """Milliseconds that one picture took. Broken if the outputs differ from those at onboarding."""
@@ -157,14 +195,16 @@ class Onboarding:
                 )
         return took_ms
 
-    def _record(self, artifact: Artifact, backend: Backend, device: str, took_ms: float) -> None:
+    def _record(self, artifact: Artifact, running: _Running, took_ms: float) -> None:
+        """Write down what runs a model here, on which device, and instead of what, if that is not known yet."""
+        session = running.networks.session
         with self.catalog.read() as tx:
             known = registry.backend_of(tx, host_name(), artifact.digest)
-        if known is None or known[0] != backend.name:
-            figures = {"golden_ms": round(took_ms, 2), "device": device}
+        if known is None or (known[0], known[1].get("fallback")) != (session.backend, running.fallback):
+            figures = {"golden_ms": round(took_ms, 2), "device": session.device, "fallback": running.fallback}
             with self.catalog.begin() as tx:
                 now = self.catalog.now(tx)
-                registry.record_backend(tx, host_name(), artifact.digest, backend.name, figures=figures, now=now)
+                registry.record_backend(tx, host_name(), artifact.digest, session.backend, figures=figures, now=now)
 
 
 def golden_pictures(side_px: int) -> dict[str, bytes]:
@@ -196,6 +236,14 @@ class _Networks:
     def close(self) -> None:
         for session in (self.session, *self.parts.values()):
             session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A loaded model. `fallback` names the back-ends that come first and could not run it, with the reason of each."""
+
+    networks: _Networks
+    fallback: str
 
 
 def _load(backend: Backend, card: Card, folder: Path, *, threads: int = 1) -> _Networks:
@@ -241,12 +289,53 @@ def _check_outputs(card: Card, files: Mapping[str, bytes], outputs: Mapping[str,
     """BadInput if what a model gives is not what its card says."""
     for role, values in outputs.items():
         if not np.isfinite(values).all():
-            raise BadInput("models.not-finite", f"{card.name}: {role} of the golden pictures is not finite")
+            raise BadInput(
+                "models.not-finite",
+                f"{card.name}: {role} of the golden pictures is not finite",
+                hint="is the export right, and are preprocessing.mean and preprocessing.std those of the model?",
+            )
+    _require_meaning(card, outputs)
     if card.dim:
         _require_columns(card, "vector", outputs["vector"], card.dim, f"the card says dim {card.dim}")
     if card.labels is not None and card.task in {"classify", "classify+embed"}:
         names = read_labels(files[card.labels], source=card.labels)
         _require_columns(card, "scores", outputs["scores"], len(names), f"{card.labels} has {len(names)} names")
+
+
+def _require_meaning(card: Card, outputs: Mapping[str, Floats]) -> None:
+    """BadInput if what a model gives cannot be read as its card says."""
+    try:
+        if card.task in {"classify", "classify+embed"}:
+            scores = scores_of(outputs["scores"], card.decode)
+            if scores.min() < -TOLERANCE or scores.max() > 1 + TOLERANCE:
+                raise BadInput(
+                    "models.no-scores",
+                    f"{card.name}: the golden pictures score {scores.min():.3g} to {scores.max():.3g}, not 0 to 1",
+                    hint="set decode.kind to softmax, or to sigmoid if many classes may be right",
+                )
+        elif card.task == "regress":
+            value_of(outputs["value"], card.decode)
+        elif card.task == "detect" and card.kind in {"yolo", "boxes"}:
+            _require_findings(card, outputs)
+    except Broken as error:
+        raise BadInput("models.bad-card", f"{card.name}: {error.message}", hint=error.hint) from error
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        hint = "docs/your-own-models.md lists what `decode` may say"
+        raise BadInput("models.bad-card", f"{card.name}: decode cannot be followed: {error}", hint=hint) from error
+
+
+def _require_findings(card: Card, outputs: Mapping[str, Floats]) -> None:
+    prep = card.preprocessing
+    detections_of(
+        {role: values[:1] for role, values in outputs.items() if "." not in role},
+        card.decode,
+        input_size=(prep.size_px, prep.height),
+        placed=(0.0, 0.0, float(prep.size_px), float(prep.height)),
+        min_score=0.0,
+        iou=0.5,
+        max_objects=10,
+        labels=(),
+    )
 
 
 def _require_columns(card: Card, role: str, values: Floats, count: int, said: str) -> None:

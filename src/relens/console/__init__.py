@@ -4,6 +4,6 @@ A page needs nothing but itself: pictures and style are inside, there is no scri
 users and files is escaped. What is shown comes from the gateway; nothing is decided here.
 """
 
-from relens.console.pages import Asked, demo_page, search_page
+from relens.console.pages import Asked, Drawn, demo_page, search_page
 
-__all__ = ["Asked", "demo_page", "search_page"]
+__all__ = ["Asked", "Drawn", "demo_page", "search_page"]

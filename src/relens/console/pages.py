@@ -47,6 +47,16 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """A picture in which something was recognised, with that drawn on it (a JPEG), and what was said of it in words."""
+
+    title: str
+    note: str
+    jpeg: bytes
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Shown:
     """What a template needs of one question: pictures are data URIs, crops by object id, None for a deleted one."""
 
@@ -73,16 +83,27 @@ def demo_page(
     origin: str,
     sources: Mapping[str, str],
     commands: Sequence[str],
+    drawn: Sequence[Drawn] = (),
 ) -> str:
     """A page on a whole run: what several searches found, what was imported, and the commands for it.
 
+    drawn      pictures in which something was recognised
     plans      imports as `Gateway.plan` gives them, in the order to be shown
     origin     where the pictures come from, a paragraph
     sources    the same for single pictures: title to origin and licence
     commands   what a person would type for the same
     """
     shown = [_show(gateway, one) for one in asked]
-    return _render("demo.html.j2", shown=shown, plans=plans, origin=origin, sources=sources, commands=commands)
+    recognised = [(one, _data_uri(one.jpeg)) for one in drawn]
+    return _render(
+        "demo.html.j2",
+        shown=shown,
+        recognised=recognised,
+        plans=plans,
+        origin=origin,
+        sources=sources,
+        commands=commands,
+    )
 
 
 # -- pictures -------------------------------------------------------------------------------------------------------

@@ -14,11 +14,14 @@ from relens import releases
 from relens.config import Settings
 from relens.errors import BadInput, RelensError
 from relens.gateway.drawing import draw_answer
+from relens.gateway.likeness import likeness_of
+from relens.ledger import ALL
 from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
 from relens.recipes import INCLUDES, Lens, RecipeBook
 from relens.releases import Release
 from relens.serving import Answerer, Question
-from relens.store import Catalog
+from relens.serving.views import Views
+from relens.store import Blobs, Catalog
 from relens.telemetry import LATENCY, PHASES, REQUESTS
 from relens.values import FoundObject, Recognition, SearchAnswer, TextAnswer, TextMatch, Verification
 from relens.vision import Limits
@@ -31,6 +34,7 @@ class Asking:
 
     _settings: Settings
     _catalog: Catalog
+    _blobs: Blobs
     _book: RecipeBook
     _answers: Answerer
 
@@ -123,6 +127,27 @@ class Asking:
             boxes=(best[0].box, best[1].box),
             found=(len(answers[0].objects), len(answers[1].objects)),
         )
+
+    def likeness(self, gallery: str, *, category: str = ALL, same: str | None = None) -> dict[str, Any]:
+        """How alike the objects of a category of a gallery are, and the threshold that this suggests.
+
+        same  column of the items that says what is the same thing, such as `person`
+
+        See `likeness_of`. Conflict if the category has too few objects with vectors.
+        """
+        with self._catalog.read() as tx:
+            live = releases.point(tx, gallery)
+            lens = releases.get_lens(tx, live.lens)
+        view = Views(self._catalog, self._blobs, lens).see(live.release, live.sequence)
+        segments = [segment for segment in view.segments if segment.manifest.category == category]
+
+        def things(ids: Sequence[int]) -> dict[int, str]:
+            with self._catalog.read() as tx:
+                stored = galleries.describe(tx, ids)
+            told = {one: [item.to_json().get(same or "") for item in found.items] for one, found in stored.items()}
+            return {one: str(values[0]) for one, values in told.items() if values and values[0] is not None}
+
+        return likeness_of(segments, view.dead, None if same is None else things)
 
     def draw(self, data: bytes, answer: Recognition) -> bytes:
         """The picture as a JPEG, with what was recognised in it: boxes, names, scores, and a heat map if it has one."""

@@ -23,23 +23,28 @@ def draw_answer(data: bytes, answer: Recognition, limits: Limits) -> bytes:
         heat = found.attributes.get("heatmap")
         if heat:
             pixels = overlay(pixels, np.asarray(heat["values"], np.float32), Box.from_json(heat["box"]))
-    return encode_jpeg(draw(pixels, [mark_of(found) for found in answer.objects]), quality=QUALITY)
+    marks = [mark_of(found, number) for number, found in enumerate(answer.objects, 1)]
+    return encode_jpeg(draw(pixels, marks), quality=QUALITY)
 
 
-def mark_of(found: FoundObject) -> Mark:
-    """What is drawn of an object: its name with the score, what else was measured, or the text that was read."""
+def mark_of(found: FoundObject, number: int) -> Mark:
+    """What is drawn of an object: its name with the score and what else was measured.
+
+    Of text that was read, its number in the order of reading: the words stand there already.
+    """
     subject = found.attributes.get("subject")
     polygon = tuple((float(x), float(y)) for x, y in found.attributes.get("polygon", ()))
     name = _name(found)
-    text = str(found.attributes.get("text") or "")
-    said = [text or name, *_scores(found.attributes)]
+    said = [name, *_scores(found.attributes)]
+    if "text" in found.attributes:
+        name, said = str(number), [str(number)]
     return Mark(
         box=Box.from_json(subject) if subject else found.box,
         text=", ".join(part for part in said if part),
         key=found.labels[0].name if found.labels else str(found.attributes.get("label") or found.category),
         polygon=polygon,
         landmarks=found.landmarks,
-        short=text or name,
+        short=name,
     )
 
 

@@ -13,7 +13,7 @@ from relens.recipes.recipe import NAME, Recipe, read_recipe
 from relens.store import Catalog
 from relens.values import digest_of
 
-BUILT_IN = ("photos",)
+BUILT_IN = ("photos", "faces", "text")
 
 
 class RecipeBook:

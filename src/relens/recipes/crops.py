@@ -13,6 +13,7 @@ from relens.errors import BadInput
 from relens.recipes.recipe import ALL, ANY, BY_MODEL, Recipe
 from relens.values import WHOLE, Box, Detection, Floats, Pixels, Preprocessing
 from relens.vision import Decoded, encode_jpeg, normalise, preprocess, shrink
+from relens.vision.align import align
 
 Points = tuple[tuple[float, float], ...]
 
@@ -107,21 +108,25 @@ def see(pixels: Pixels, crop: Cropped, prep: Preprocessing) -> Floats:
                 f"the model aligns by {prep.align}, and the object has no landmarks",
                 hint="use a detector that gives them, such as `mtcnn`",
             )
-        from relens.vision.align import align  # noqa: PLC0415
-
-        points = in_crop(crop.landmarks, crop, pixels)
+        height, width = pixels.shape[:2]
+        points = [(x * width, y * height) for x, y in in_crop(crop.landmarks, crop)]
         return normalise(Image.fromarray(align(pixels, points, template=prep.align, size_px=prep.size_px)), prep)
     if prep.see == "box" and crop.cut != crop.box:
         pixels = _box_of(pixels, crop, prep.margin)
     return preprocess(pixels, prep)
 
 
-def in_crop(points: Points, crop: Cropped, pixels: Pixels) -> Floats:
-    """(n, 2) float32: points of the picture in pixels of its decoded crop."""
-    height, width = pixels.shape[:2]
+def in_crop(points: Points, crop: Cropped) -> Points:
+    """Points of the picture as shares of its crop's sides; beyond 0 to 1 for what the crop does not show."""
     cut = crop.cut
-    shares = (np.asarray(points, np.float64) - [cut.x, cut.y]) / [cut.w, cut.h]
-    return (shares * [width, height]).astype(np.float32)
+    return tuple(((x - cut.x) / cut.w, (y - cut.y) / cut.h) for x, y in points)
+
+
+def box_in_crop(crop: Cropped) -> Box:
+    """The object's box as a box of its crop."""
+    cut, box = crop.cut, crop.box
+    left, top = max(0.0, (box.x - cut.x) / cut.w), max(0.0, (box.y - cut.y) / cut.h)
+    return Box(left, top, min(box.w / cut.w, 1 - left), min(box.h / cut.h, 1 - top))
 
 
 def in_picture(box: Box, crop: Cropped) -> Box:
@@ -134,10 +139,7 @@ def in_picture(box: Box, crop: Cropped) -> Box:
 def _box_of(pixels: Pixels, crop: Cropped, margin: float) -> Pixels:
     """The part of a decoded crop that shows the object's box with a margin, as far as the crop goes."""
     height, width = pixels.shape[:2]
-    cut, box = crop.cut, crop.box
-    left, top = max(0.0, (box.x - cut.x) / cut.w), max(0.0, (box.y - cut.y) / cut.h)
-    inner = Box(left, top, min(box.w / cut.w, 1 - left), min(box.h / cut.h, 1 - top))
-    x0, y0, x1, y1 = _pixels_of(widened(inner, margin, width, height), width, height)
+    x0, y0, x1, y1 = _pixels_of(widened(box_in_crop(crop), margin, width, height), width, height)
     return np.ascontiguousarray(pixels[y0:y1, x0:x1])
 
 

@@ -9,7 +9,10 @@ from relens.recipes.lens import LoadedModel
 from relens.recipes.recipe import Finding
 from relens.values import Detection, Pixels
 from relens.vision import placement, preprocess
+from relens.vision.faces import detect_faces
 from relens.vision.heads import detections_of
+from relens.vision.lines import find_lines, text_input
+from relens.vision.order import reading_order
 
 Detect = Callable[[Pixels], list[Detection]]
 """Things found in (height, width, 3) RGB uint8, in the order that their ids shall have."""
@@ -44,8 +47,6 @@ def _boxes(model: LoadedModel, finding: Finding) -> Detect:
 
 
 def _faces(model: LoadedModel, finding: Finding) -> Detect:
-    from relens.vision.faces import detect_faces  # noqa: PLC0415
-
     def detect(pixels: Pixels) -> list[Detection]:
         found = detect_faces(
             pixels,
@@ -61,4 +62,13 @@ def _faces(model: LoadedModel, finding: Finding) -> Detect:
 
 
 def _lines(model: LoadedModel, finding: Finding) -> Detect:
-    raise NotImplementedError
+    card = model.artifact.card
+
+    def detect(pixels: Pixels) -> list[Detection]:
+        chances = model.session.run(text_input(pixels, card.preprocessing, card.decode))["map"]
+        found = find_lines(chances, card.decode, max_lines=finding.max_objects)
+        sure = [line for line in found if line.score >= finding.min_score]
+        height, width = pixels.shape[:2]
+        return [sure[number] for number in reading_order(sure, aspect=width / height)]
+
+    return detect

@@ -16,6 +16,7 @@ from relens.recipes.crops import Cropped
 from relens.recipes.recipe import Rule
 from relens.values import Pixels, digest_of
 from relens.vision import decode
+from relens.vision.quality import sharpness
 
 Keep = Callable[[Cropped, Callable[[], Pixels]], bool]
 """Whether to keep an object; the pixels of its crop, (height, width, 3) RGB uint8, are decoded only when asked for."""
@@ -49,8 +50,6 @@ def _score(options: Mapping[str, Any], _own: Mapping[str, bytes]) -> Keep:
 
 
 def _blur(options: Mapping[str, Any], _own: Mapping[str, bytes]) -> Keep:
-    from relens.vision.quality import sharpness  # noqa: PLC0415
-
     return lambda _, pixels: sharpness(pixels()) >= options["min"]
 
 

@@ -11,10 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from relens.recipes.crops import Cropped, category_of, crop_found, crop_whole, in_crop, in_picture, see
+from relens.recipes.crops import (
+    Cropped,
+    box_in_crop,
+    category_of,
+    crop_found,
+    crop_whole,
+    in_crop,
+    in_picture,
+    see,
+)
 from relens.recipes.detectors import detector
 from relens.recipes.filters import Filters
 from relens.recipes.lens import Lens, LoadedModel
+from relens.recipes.reading import read_crops
 from relens.recipes.recipe import ALL, WHOLE_PICTURE
 from relens.values import Floats, Label, Pixels, Vector
 from relens.vision import (
@@ -26,6 +36,7 @@ from relens.vision import (
     subject_box,
 )
 from relens.vision.heads import scores_of, value_of
+from relens.vision.quality import face_quality
 
 INCLUDES = ("vector", "subject", "heatmap")
 """What `describe` gives on request, besides names."""
@@ -125,10 +136,8 @@ class Pipeline:
     def _measured(self, crop: Cropped) -> Cropped:
         if self.lens.recipe.measure != "face" or not crop.landmarks:
             return crop
-        from relens.vision.quality import face_quality  # noqa: PLC0415
-
-        pixels = decode(crop.jpeg).pixels
-        return replace(crop, measures=face_quality(pixels, in_crop(crop.landmarks, crop, pixels)))
+        measures = face_quality(decode(crop.jpeg).pixels, in_crop(crop.landmarks, crop), box_in_crop(crop))
+        return replace(crop, measures={name: round(value, 3) for name, value in measures.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +214,6 @@ class _Described:
         reader = self.pipeline.model("read", category)
         if reader is None:
             return [None] * len(self.crops)
-        from relens.recipes.reading import read_crops  # noqa: PLC0415
-
         texts: list[str | None] = []
         for given, (text, score) in zip(
             attributes, read_crops(self.crops, reader, self.pipeline.model("turn", category)), strict=True
