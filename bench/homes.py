@@ -29,6 +29,8 @@ from relens.recipes import Lens, LoadedModel
 
 RECIPE = "photos"
 GALLERY = "bench"
+CPU = "import-cpu-s"
+"""File in a filled home: CPU seconds that its import took."""
 READY_TIMEOUT_S = 60.0
 POLL_S = 0.01
 

@@ -6,6 +6,7 @@ The gallery that it fills stays, for `http-search`.
 from __future__ import annotations
 
 import contextlib
+import resource
 import statistics
 import subprocess
 import time
@@ -69,6 +70,7 @@ def sample_import(home: Path, source: Path) -> Iterator[Sample]:
     """Import with one worker, and look at it now and then until it is over."""
     argv = [*homes.RELENS, "import", str(source), "--gallery", homes.GALLERY, "--workers", "1", "--home", str(home)]
     gateway = wiring.open_local(home)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (home / "import.log").open("wb") as log:
         process = subprocess.Popen(argv, stdout=log, stderr=log)
         try:
@@ -86,6 +88,9 @@ def sample_import(home: Path, source: Path) -> Iterator[Sample]:
             gateway.close()
     if process.returncode:
         raise RuntimeError(f"the import ended with {process.returncode}; its words are in {home / 'import.log'}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    (home / homes.CPU).write_text(f"{spent:.3f}")  # what `reimport` is measured beside
 
 
 def _peak(pid: int) -> int:
