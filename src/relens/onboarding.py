@@ -19,7 +19,7 @@ from PIL import Image
 
 from relens.errors import BadInput, Broken, RelensError
 from relens.jobs import host_name
-from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, imagenet, ppocr, read_labels, registry
+from relens.models import GOLDEN, GOLDEN_OUTPUTS, Artifact, Card, Shelf, faces, imagenet, ppocr, read_labels, registry
 from relens.recipes import LoadedModel
 from relens.runtimes import Backend, ModelSpec, Session, dummy_head, write_dummy
 from relens.store import Catalog
@@ -56,6 +56,8 @@ class Onboarding:
         """
         if source == "imagenet":
             return self._fetch(imagenet.VERSIONS, lambda: imagenet.build(folder, self._run_onnx))
+        if source == "faces":
+            return self._fetch(faces.VERSIONS, lambda: faces.build(folder, self._run_card))
         if source == "text":
             return self._fetch(ppocr.VERSIONS, lambda: ppocr.build(folder, self._run_card))
         if source == "dummy":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -35,6 +36,30 @@ KINDS = {
     "read": ("ctc",),
 }
 """How the outputs of a task may be decoded; the first one is meant when the card does not say."""
+
+
+_FINDINGS = {"box": str, "units": str, "scores": str, "strides": list, "nms": str}
+_NUMBER = {"scale": float, "offset": float, "unit": str}
+DECODES: Mapping[str, Mapping[str, type]] = {
+    "none": {},
+    "softmax": {},
+    "sigmoid": {},
+    "value": _NUMBER,
+    "expectation": {**_NUMBER, "first": float, "step": float, "scores": str},
+    "yolo": {
+        **_FINDINGS,
+        "variant": str,
+        "transposed": bool,
+        "classes": int,
+        "landmarks": int,
+        "landmark_size": int,
+    },
+    "boxes": {**_FINDINGS, "background": int},
+}
+"""What `decode` may say besides its kind (docs/your-own-models.md). Of kinds that are not here the reader knows."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+RESERVED = frozenset({"card.yaml", "manifest.json", "COMPLETE", "golden"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +216,29 @@ def read_card(data: bytes | Mapping[str, Any]) -> Card:
     return card
 
 
+def _within(file: object) -> bool:
+    """Whether this is the name of a file in the version's folder, and none that the folder has by itself."""
+    if not isinstance(file, str) or not file or "\\" in file or "\0" in file:
+        return False
+    parts = file.split("/")
+    return not {"", ".", ".."} & set(parts) and parts[0] not in RESERVED
+
+
 def _require_sense(card: Card) -> None:
-    """BadInput if a card contradicts itself."""
+    """BadInput if a card contradicts itself, or names what no version can have."""
+    if not isinstance(card.name, str) or not NAME.fullmatch(card.name) or type(card.version) is not int:
+        raise BadInput(
+            "models.bad-card",
+            f"{card.name!r}/{card.version!r} is no name and version",
+            hint="a name is made of letters, digits, `.`, `_` and `-`, a version is a number",
+        )
+    _require_types(card)
+    if outside := [file for file in card.files if not _within(file)]:
+        raise BadInput(
+            "models.bad-card",
+            f"{', '.join(map(str, outside))}: no name of a file in a version's folder",
+            hint="files lie in the folder itself or in one under it, and card.yaml, manifest.json and golden are taken",
+        )
     if card.task not in TASKS:
         raise BadInput("models.bad-card", f"task {card.task!r} is unknown", hint=f"known: {', '.join(TASKS)}")
     if card.kind not in KINDS[card.task]:
@@ -201,6 +247,7 @@ def _require_sense(card: Card) -> None:
             f"decode.kind {card.kind!r} does not fit task {card.task}",
             hint=f"known: {', '.join(KINDS[card.task])}",
         )
+    _require_decode(card)
     if missing := [role for role in NEEDED.get(card.task, ()) if role not in card.outputs]:
         raise BadInput(
             "models.bad-card",
@@ -211,3 +258,41 @@ def _require_sense(card: Card) -> None:
         raise BadInput("models.bad-card", f"dim is {card.dim}", hint="a model with an output `vector` has its length")
     if card.labels is None and card.task in {"classify", "classify+embed", "read"}:
         raise BadInput("models.bad-card", f"task {card.task} needs labels", hint="a file with a JSON list of names")
+
+
+def _require_types(card: Card) -> None:
+    """BadInput for a value that is no text, no number or no mapping where it has to be one."""
+    words = {name: getattr(card, name) for name in _WORDS} | {f"outputs.{k}": v for k, v in _pairs(card.outputs)}
+    if wrong := [f"{name}: {value!r}" for name, value in words.items() if not isinstance(value, str)]:
+        raise BadInput("models.bad-card", f"{wrong[0]} is no text", hint="write it in quotes")
+    if type(card.dim) is not int or not isinstance(card.decode, Mapping):
+        raise BadInput("models.bad-card", "dim is a whole number, and decode holds keys and values")
+
+
+def _pairs(given: object) -> list[tuple[Any, Any]]:
+    return list(given.items()) if isinstance(given, Mapping) else [("", given)]
+
+
+_WORDS = ("task", "format", "file", "input", "licence", "source", "precision", "normalise")
+
+
+def _require_decode(card: Card) -> None:
+    """BadInput for a key of `decode` that its kind has not, or a value of another type."""
+    if card.kind not in DECODES:
+        return
+    known = {"kind": str, **DECODES[card.kind]}
+    for key, value in card.decode.items():
+        if key not in known:
+            raise BadInput(
+                "models.bad-card",
+                f"decode.{key} is unknown for kind {card.kind}",
+                hint=f"known: {', '.join(sorted(known))}",
+            )
+        wanted = known[key]
+        if not isinstance(value, (int, float) if wanted is float else wanted):
+            raise BadInput(
+                "models.bad-card", f"decode.{key}: {value!r} is no {_TYPES[wanted]}", hint="see docs/your-own-models.md"
+            )
+
+
+_TYPES = {str: "word", float: "number", int: "whole number", bool: "true or false", list: "list of numbers"}

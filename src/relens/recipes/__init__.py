@@ -8,7 +8,8 @@ from relens.recipes.book import BUILT_IN, RecipeBook, built_in
 from relens.recipes.crops import Cropped
 from relens.recipes.lens import Lens, LoadedModel, Space, freeze
 from relens.recipes.pipeline import INCLUDES, Described, Pipeline, attributes_of
-from relens.recipes.recipe import Finding, Recipe, Rule, read_recipe
+from relens.recipes.recipe import Finding, Recipe, Rule
+from relens.recipes.written import read_recipe
 
 __all__ = [
     "BUILT_IN",

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from relens.errors import BadInput, Broken, Missing
 from relens.models import Artifact, Registered, Shelf, registry
+from relens.recipes.filters import require_function
+from relens.recipes.kinds import NAME
 from relens.recipes.lens import Lens, freeze
-from relens.recipes.recipe import NAME, Recipe, read_recipe
+from relens.recipes.recipe import Recipe
+from relens.recipes.written import read_recipe
 from relens.store import Catalog
 from relens.values import digest_of
 
@@ -28,6 +31,7 @@ class RecipeBook:
         self._shelf = shelf
         self._read: dict[Path, tuple[tuple[int, int], Recipe]] = {}
         self._artifacts: dict[str, Artifact] = {}
+        self._functions: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def lens(self, named: str | Path) -> Lens:
@@ -38,7 +42,7 @@ class RecipeBook:
                 recipe,
                 lambda reference: registry.resolve(tx, reference),
                 self._open,
-                lambda file: digest_of(self._code(file)),
+                self._checked,
             )
 
     def code(self, lens: Lens) -> dict[str, bytes]:
@@ -53,12 +57,20 @@ class RecipeBook:
                 )
         return found
 
+    def _checked(self, file: str, function: str) -> str:
+        """The digest of a file of the user's own. BadInput if it is no Python, or has no such function."""
+        text = self._code(file)
+        digest = digest_of(text)
+        with self._lock:
+            known = (digest, function) in self._functions
+        if not known:
+            require_function(file, function, text)
+            with self._lock:
+                self._functions.add((digest, function))
+        return digest
+
     def _code(self, file: str) -> bytes:
-        """A file of the user's own beside the recipes. A name never leaves that folder."""
-        if not NAME.fullmatch(file):
-            raise BadInput(
-                "recipes.bad-name", f"{file!r} is no file beside the recipes", hint=f"put it in {self._folder}"
-            )
+        """A file of the user's own beside the recipes; its name, as the recipe's, never leaves that folder."""
         try:
             return (self._folder / file).read_bytes()
         except OSError as error:
@@ -83,7 +95,7 @@ class RecipeBook:
                 )
         except IsADirectoryError:
             raise BadInput("recipes.bad-recipe", f"{path} is a folder, not a recipe") from None
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             have = ", ".join(self.names()) or "none"
             raise Missing(
                 "recipes.missing",

@@ -12,7 +12,7 @@ from PIL import Image
 from relens.errors import BadInput
 from relens.recipes.recipe import ALL, ANY, BY_MODEL, Recipe
 from relens.values import WHOLE, Box, Detection, Floats, Pixels, Preprocessing
-from relens.vision import Decoded, encode_jpeg, normalise, preprocess, shrink
+from relens.vision import Decoded, encode_jpeg, normalise, preprocess, seen_box, shrink
 from relens.vision.align import align
 
 Points = tuple[tuple[float, float], ...]
@@ -111,9 +111,24 @@ def see(pixels: Pixels, crop: Cropped, prep: Preprocessing) -> Floats:
         height, width = pixels.shape[:2]
         points = [(x * width, y * height) for x, y in in_crop(crop.landmarks, crop)]
         return normalise(Image.fromarray(align(pixels, points, template=prep.align, size_px=prep.size_px)), prep)
-    if prep.see == "box" and crop.cut != crop.box:
-        pixels = _box_of(pixels, crop, prep.margin)
+    if _sees_box(crop, prep):
+        left, top, right, bottom = _box_of(pixels, crop, prep.margin)
+        pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
     return preprocess(pixels, prep)
+
+
+def seen_of(pixels: Pixels, crop: Cropped, prep: Preprocessing) -> Box | None:
+    """The part of the picture that fills a model's input.
+
+    None if it is no upright part of it: a face was turned, or the input has grey around what is seen.
+    """
+    if prep.align != "none" or prep.fit == "letterbox":
+        return None
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = _box_of(pixels, crop, prep.margin) if _sees_box(crop, prep) else (0, 0, width, height)
+    part = Box(left / width, top / height, (right - left) / width, (bottom - top) / height)
+    seen = WHOLE if prep.fit == "stretch" else seen_box(right - left, bottom - top, prep)
+    return in_picture(_within(seen, part), crop)
 
 
 def in_crop(points: Points, crop: Cropped) -> Points:
@@ -131,16 +146,24 @@ def box_in_crop(crop: Cropped) -> Box:
 
 def in_picture(box: Box, crop: Cropped) -> Box:
     """A box of a crop, as the box of the picture that the crop shows there."""
-    cut = crop.cut
-    left, top = min(cut.x + box.x * cut.w, 1.0), min(cut.y + box.y * cut.h, 1.0)
-    return Box(left, top, min(box.w * cut.w, 1 - left), min(box.h * cut.h, 1 - top))
+    return _within(box, crop.cut)
 
 
-def _box_of(pixels: Pixels, crop: Cropped, margin: float) -> Pixels:
-    """The part of a decoded crop that shows the object's box with a margin, as far as the crop goes."""
+def _within(box: Box, outer: Box) -> Box:
+    """A box of what another shows, as a box of what that one lies in."""
+    left, top = min(outer.x + box.x * outer.w, 1.0), min(outer.y + box.y * outer.h, 1.0)
+    return Box(left, top, min(box.w * outer.w, 1 - left), min(box.h * outer.h, 1 - top))
+
+
+def _sees_box(crop: Cropped, prep: Preprocessing) -> bool:
+    """Whether a model looks at the object's box alone, where the crop shows more."""
+    return prep.see == "box" and crop.cut != crop.box
+
+
+def _box_of(pixels: Pixels, crop: Cropped, margin: float) -> tuple[int, int, int, int]:
+    """The part of a decoded crop that shows the object's box with a margin, as far as the crop goes, in pixels."""
     height, width = pixels.shape[:2]
-    x0, y0, x1, y1 = _pixels_of(widened(box_in_crop(crop), margin, width, height), width, height)
-    return np.ascontiguousarray(pixels[y0:y1, x0:x1])
+    return _pixels_of(widened(box_in_crop(crop), margin, width, height), width, height)
 
 
 def _pixels_of(box: Box, width: int, height: int) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ from relens.recipes.recipe import Finding
 from relens.values import Detection, Pixels
 from relens.vision import placement, preprocess
 from relens.vision.faces import detect_faces
-from relens.vision.heads import detections_of
+from relens.vision.heads import LEAST_SIDE, detections_of
 from relens.vision.lines import find_lines, text_input
 from relens.vision.order import reading_order
 
@@ -56,7 +56,7 @@ def _faces(model: LoadedModel, finding: Finding) -> Detect:
             min_face_px=finding.min_side_px,
             max_faces=finding.max_objects,
         )
-        return [one for one in found if one.score >= finding.min_score]
+        return [one for one in found if one.score >= finding.min_score and min(one.box.w, one.box.h) > LEAST_SIDE]
 
     return detect
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relens.errors import BadInput
 from relens.models import Artifact, Registered
-from relens.recipes.recipe import ALL, NONE, Recipe
+from relens.recipes.kinds import shown
+from relens.recipes.recipe import ALL, ANY, NONE, Recipe
 from relens.runtimes import Session
 from relens.values import Floats, digest_of
 
@@ -21,6 +23,8 @@ TASKS = {
     "score": ("regress", "classify", "classify+embed"),
 }
 """What a model must be for to play a role."""
+
+FACE_POINTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +138,12 @@ def freeze(
     recipe: Recipe,
     resolve: Callable[[str], Registered],
     open_model: Callable[[Registered], Artifact],
-    code: Callable[[str], str],
+    code: Callable[[str, str], str],
 ) -> Lens:
     """The lens that a recipe resolves to now.
 
-    `code` gives the SHA-256 of a file of the user's own. Missing if a model or file is not there; BadInput if a model
-    cannot play its role.
+    `code` gives the SHA-256 of a file of the user's own that has a function of this name. Missing if a model or file is
+    not there; BadInput if a model cannot play its role, or a label has a category that the detector never says.
     """
     recipe = _with_names(recipe, resolve)
     references = {role: reference for role, reference in recipe.models.items() if reference != NONE}
@@ -147,6 +151,9 @@ def freeze(
     found = {role: resolved[reference] for role, reference in references.items()}
     for role, model in found.items():
         _require_fit(role, model)
+    if "detect" in found:
+        _require_labels(recipe, open_model(found["detect"]))
+    _require_landmarks(recipe, found)
     pinned = {role: found[role].reference if role in found else NONE for role in recipe.models}
 
     def space(category: str) -> Space | None:
@@ -167,7 +174,9 @@ def freeze(
         thresholds={} if recipe.threshold is None else {"match": recipe.threshold},
         spaces={category: given for category, given in others.items() if given != usual},
         code={
-            str(rule.options["file"]): code(str(rule.options["file"])) for rule in recipe.filters if rule.name == "own"
+            rule.options["file"]: code(rule.options["file"], rule.options["function"])
+            for rule in recipe.filters
+            if rule.name == "own"
         },
     )
 
@@ -187,4 +196,37 @@ def _require_fit(role: str, model: Registered) -> None:
             "recipes.wrong-model",
             f"{model.reference} is for {model.card.task}: it cannot {step}",
             hint=f"`{role}` takes a model whose task is {' or '.join(TASKS[step])}",
+        )
+
+
+def _require_labels(recipe: Recipe, detector: Artifact) -> None:
+    """BadInput for a category of what the detector never finds."""
+    named = [label for label in recipe.finding.categories if label != ANY]
+    if not named:
+        return
+    known = detector.labels()
+    if strange := [label for label in named if label not in known]:
+        near = difflib.get_close_matches(strange[0], known, 1, 0.5)
+        meant = f"did you mean {near[0]}? " if near else ""
+        said = f"it finds {shown(known)}" if known else 'what it finds has no names: write `"*"`'
+        raise BadInput(
+            "recipes.unknown-label",
+            f"detect.categories: {detector.reference} finds no {shown(strange[0])}",
+            hint=meant + said,
+        )
+
+
+def _require_landmarks(recipe: Recipe, found: Mapping[str, Registered]) -> None:
+    """BadInput for a step that needs the five points of a face, after a detector that does not give them."""
+    detector = found["detect"].card if "detect" in found else None
+    if detector is not None and (detector.kind == "mtcnn" or detector.decode.get("landmarks") == FACE_POINTS):
+        return
+    wanted = [f"{role}: {model.reference}" for role, model in found.items() if model.card.preprocessing.align != "none"]
+    if recipe.measure:
+        wanted.append(f"measure: {recipe.measure}")
+    if wanted:
+        raise BadInput(
+            "recipes.no-landmarks",
+            f"{wanted[0]} needs the landmarks of a face, and nothing finds them",
+            hint="name a detector that does, such as `mtcnn`",
         )

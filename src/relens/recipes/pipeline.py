@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from relens.errors import BadInput
 from relens.recipes.crops import (
     Cropped,
     box_in_crop,
@@ -18,8 +19,8 @@ from relens.recipes.crops import (
     crop_found,
     crop_whole,
     in_crop,
-    in_picture,
     see,
+    seen_of,
 )
 from relens.recipes.detectors import detector
 from relens.recipes.filters import Filters
@@ -32,7 +33,6 @@ from relens.vision import (
     Limits,
     class_activation_map,
     decode,
-    seen_box,
     subject_box,
 )
 from relens.vision.heads import scores_of, value_of
@@ -188,7 +188,7 @@ class _Described:
         return [Vector(space.digest, _unit(row)) for row in self._run(model, runs)["vector"]]
 
     def _scores(self, model: LoadedModel, runs: dict[str, Mapping[str, Floats]]) -> Floats:
-        return scores_of(self._run(model, runs)["scores"], model.artifact.card.decode)
+        return _finite(model, scores_of(self._run(model, runs)["scores"], model.artifact.card.decode))
 
     def _labels(self, model: LoadedModel, scores: Floats) -> tuple[Label, ...]:
         count = min(self.pipeline.lens.recipe.labels, len(scores))
@@ -199,10 +199,10 @@ class _Described:
     def _values(self, model: LoadedModel, runs: dict[str, Mapping[str, Floats]]) -> list[Any]:
         """A number for each crop, or the best name with its score."""
         card = model.artifact.card
-        outputs = self._run(model, runs)
         if card.task == "regress":
-            return [round(float(value), 3) for value in value_of(outputs["value"], card.decode)]
-        scores = scores_of(outputs["scores"], card.decode)
+            values = value_of(self._run(model, runs)["value"], card.decode)
+            return [round(float(value), 3) for value in _finite(model, values)]
+        scores = self._scores(model, runs)
         best = scores.argmax(axis=1)
         return [
             {"name": model.labels[index], "score": round(float(row[index]), 4)}
@@ -223,19 +223,22 @@ class _Described:
         return texts
 
     def _explain(self, model: LoadedModel, outputs: Mapping[str, Floats], row: int, index: int) -> dict[str, Any]:
-        """Where the best name comes from, by class activation of the same forward; nothing if the model has no head."""
+        """Where the best name comes from, by class activation of the same forward.
+
+        Nothing if the model has no head, or looks at no upright part of the picture.
+        """
         if model.head is None or "features" not in outputs:
             return {}
         crop, pixels = self.crops[row]
-        height, width = pixels.shape[:2]
-        seen = seen_box(width, height, model.artifact.card.preprocessing)
+        seen = seen_of(pixels, crop, model.artifact.card.preprocessing)
+        if seen is None:
+            return {}
         cam = class_activation_map(outputs["features"][row], model.head[index])
         explained: dict[str, Any] = {}
         if "subject" in self.include:
-            explained["subject"] = in_picture(subject_box(cam, seen), crop).to_json()
+            explained["subject"] = subject_box(cam, seen).to_json()
         if "heatmap" in self.include:
-            shown = in_picture(seen, crop).to_json()
-            explained["heatmap"] = {"box": shown, "values": [[round(float(v), 3) for v in row] for row in cam]}
+            explained["heatmap"] = {"box": seen.to_json(), "values": [[round(float(v), 3) for v in row] for row in cam]}
         return explained
 
 
@@ -247,6 +250,17 @@ def _by_category(crops: Sequence[Cropped]) -> Iterator[list[int]]:
     for numbers in groups.values():
         for start in range(0, len(numbers), BATCH):
             yield numbers[start : start + BATCH]
+
+
+def _finite(model: LoadedModel, values: Floats) -> Floats:
+    """What a model says, if it is numbers. BadInput for what neither JSON nor a catalog could hold."""
+    if not np.isfinite(values).all():
+        raise BadInput(
+            "recipes.not-finite",
+            f"{model.artifact.reference} does not say a number of this picture",
+            hint="`relens doctor --deep` tells whether the model is as it came in",
+        )
+    return values
 
 
 def _unit(vector: Floats) -> Floats:

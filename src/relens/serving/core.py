@@ -7,7 +7,7 @@ engine runs in a process of its own behind a socket, and in this process for com
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,37 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relens import gallery as galleries
-from relens import releases
-from relens.errors import BadInput, Broken, Conflict
+from relens.errors import BadInput, Broken
 from relens.gallery.filtering import matching
 from relens.recipes import Cropped, Described, Pipeline, attributes_of
 from relens.recipes.ranking import DEPTH, Ranking
-from relens.releases import Release
+from relens.serving.descriptions import Description
 from relens.serving.narrowed import search_narrowed
 from relens.serving.questions import Answer, Question
+from relens.serving.views import OpenView, Views
 from relens.store import Blobs, Catalog
 from relens.telemetry import Stopwatch
 from relens.values import FoundObject, Match, MatchedObject, PictureInfo, Recognition, SearchAnswer, digest_of
-from relens.vectors import Hits, Segment, open_segment, search
+from relens.vectors import Hits, search
 
-KEPT_VIEWS = 16
 MAX_K = 1000
 NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
-
-
-@dataclass(frozen=True, slots=True)
-class OpenView:
-    """A release with its segments mapped, and for each segment the ids deleted since it was built."""
-
-    release: Release
-    segments: tuple[Segment, ...]
-    dead: Mapping[str, NDArray[np.int64]]
-
-    @property
-    def sequence(self) -> int:
-        assert self.release.view is not None
-        assert self.release.view.sequence is not None
-        return self.release.view.sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +48,23 @@ class Engine:
     def __init__(self, catalog: Catalog, blobs: Blobs, pipeline: Pipeline) -> None:
         self.lens = pipeline.lens
         self._catalog = catalog
-        self._blobs = blobs
         self._pipeline = pipeline
-        self._releases: OrderedDict[str, OpenView] = OrderedDict()
-        self._segments: dict[str, Segment] = {}
-        self._verified: set[str] = set()
-        self._opening = threading.Lock()
+        self._views = Views(catalog, blobs, pipeline.lens)
         # One model names everything, or each kind of object has a namer of its own and whatever is there is meant.
         self._ranking = Ranking(self.lens.recipe.rerank)
         self._labeller = self.lens.labellers[0] if len(self.lens.labellers) == 1 else None
 
     def answer(self, question: Question) -> Answer:
-        """Answer one question. Conflict if its release is of another lens, or has not seen what it must."""
+        """Answer one question. Conflict if its release is of another lens, or the gallery has not come so far.
+
+        A description is given under the lens alone, whatever release the question names.
+        """
         watch = Stopwatch()
+        if question.use == "describe":
+            seen = self._look(question, watch)
+            return Description(self.lens.digest, seen.picture, seen.objects, seen.dropped, watch.ms)
         with watch.phase("open"):
-            view = self._open(question.release)
+            view = self._views.see(question.release, question.must_see)
         _check(view, question)
         seen = self._look(question, watch)
         if question.use == "recognize":
@@ -110,10 +96,17 @@ class Engine:
 
     def _matches(self, view: OpenView, seen: Seen, question: Question, watch: Stopwatch) -> SearchAnswer:
         assert view.release.gallery is not None
-        with watch.phase("search"):
-            hits = [self._search(view, crop, said, question) for crop, said in seen.objects]
-        with watch.phase("fetch"):
-            found = self._describe_hits(hits, question)
+        # Few items are off the shelf: what is found is looked at first, and only then searched for with that in mind.
+        picky = question.where.asks_items
+        while True:
+            with watch.phase("search"):
+                hits = [self._search(view, crop, said, question, picky=picky) for crop, said in seen.objects]
+            with watch.phase("fetch"):
+                stored = self._describe_hits(hits)
+            if picky or question.where.off_shelf or not any(_is_off_shelf(one) for one in stored.values()):
+                break
+            picky = True
+        found = [self._matches_of(hit, stored, question) for hit in hits]
         objects = tuple(
             MatchedObject(crop.box, matches, said.labels, crop.category, self._is_match(matches, question))
             for (crop, said), matches in zip(seen.objects, found, strict=True)
@@ -123,8 +116,11 @@ class Engine:
             view.release.name, view.sequence, gallery, seen.picture, objects, watch.ms, dropped=seen.dropped
         )
 
-    def _search(self, view: OpenView, crop: Cropped, said: Described, question: Question) -> Hits:
-        """What looks like an object among those of its category that may answer; nothing if it has no vector."""
+    def _search(self, view: OpenView, crop: Cropped, said: Described, question: Question, *, picky: bool) -> Hits:
+        """What looks like an object among those of its category; nothing if it has no vector.
+
+        picky  whether each is looked up, and only those that may answer are taken
+        """
         assert view.release.gallery is not None
         gallery, where = view.release.gallery.id, question.where
         category = where.category or crop.category
@@ -146,10 +142,10 @@ class Engine:
                 return matching(tx, gallery, where, among)
 
         depth = max(question.k, DEPTH) if self._ranking else question.k
-        return search_narrowed(find, chosen, depth, picky=where.asks_items)
+        return search_narrowed(find, chosen, depth, picky=where.asks_items) if picky else find(depth, None)
 
-    def _describe_hits(self, hits: list[Hits], question: Question) -> list[tuple[Match, ...]]:
-        """What was found, with all that an answer shows of it, in the order of the recipe's rules."""
+    def _describe_hits(self, hits: list[Hits]) -> dict[int, galleries.StoredObject]:
+        """What was found, by id, with all that an answer shows of it."""
         wanted = sorted({int(one) for hit in hits for one in hit.ids})
         with self._catalog.read() as tx:
             stored = galleries.describe(tx, wanted, model=self._labeller)
@@ -157,11 +153,14 @@ class Engine:
             raise Broken(
                 "serving.unknown-object", f"the view names objects that the catalog does not know: {sorted(lost)}"
             )
-        found = [
-            [_match(stored[int(one)], float(score)) for one, score in zip(hit.ids, hit.scores, strict=True)]
-            for hit in hits
-        ]
-        return [tuple(self._ranked(matches, question)[: question.k]) for matches in found]
+        return stored
+
+    def _matches_of(
+        self, hits: Hits, stored: Mapping[int, galleries.StoredObject], question: Question
+    ) -> tuple[Match, ...]:
+        """What was found, in the order of the recipe's rules."""
+        found = [_match(stored[int(one)], float(score)) for one, score in zip(hits.ids, hits.scores, strict=True)]
+        return tuple(self._ranked(found, question)[: question.k])
 
     def _ranked(self, matches: list[Match], question: Question) -> list[Match]:
         if not self._ranking:
@@ -178,47 +177,10 @@ class Engine:
             return None
         return max((match.score for match in matches), default=-1.0) >= threshold
 
-    def _open(self, name: str) -> OpenView:
-        with self._opening:
-            known = self._releases.get(name)
-            if known is None:
-                known = self._open_release(name)
-                self._releases[name] = known
-                while len(self._releases) > KEPT_VIEWS:
-                    self._releases.popitem(last=False)
-                self._forget_segments()
-            else:
-                self._releases.move_to_end(name)
-            return known
 
-    def _open_release(self, name: str) -> OpenView:
-        with self._catalog.read() as tx:
-            release = releases.get(tx, name)
-            if release.lens != self.lens.digest:
-                raise Conflict(
-                    "serving.other-lens", f"release {name} is of lens {release.lens}, not {self.lens.digest}"
-                )
-            if release.view is None or release.view.sequence is None:
-                return OpenView(release, (), {})
-            opened = tuple(self._open_segment(digest) for digest in release.view.segments)
-            dead = {
-                segment.digest: galleries.dead_since(
-                    tx, release.view.gallery, segment.manifest.as_of, release.view.sequence
-                )
-                for segment in opened
-            }
-        return OpenView(release, opened, dead)
-
-    def _open_segment(self, digest: str) -> Segment:
-        if digest not in self._segments:
-            # Every byte once per engine; manifest and size whenever it is opened.
-            self._segments[digest] = open_segment(self._blobs, digest, verify=digest not in self._verified)
-            self._verified.add(digest)
-        return self._segments[digest]
-
-    def _forget_segments(self) -> None:
-        used = {segment.digest for view in self._releases.values() for segment in view.segments}
-        self._segments = {digest: segment for digest, segment in self._segments.items() if digest in used}
+def _is_off_shelf(stored: galleries.StoredObject) -> bool:
+    """Whether there are items that show an object, and all of them are off the shelf."""
+    return bool(stored.items) and all(item.off_shelf for item in stored.items)
 
 
 def _match(stored: galleries.StoredObject, score: float) -> Match:
@@ -239,10 +201,6 @@ def _check(view: OpenView, question: Question) -> None:
         return
     if view.release.gallery is None:
         raise BadInput("serving.no-gallery", f"release {view.release.name} has no gallery to search")
-    if question.must_see > view.sequence:
-        raise Conflict(
-            "serving.too-old", f"release {view.release.name} has seen sequence {view.sequence}, not {question.must_see}"
-        )
     if not 1 <= question.k <= MAX_K:
         raise BadInput("serving.bad-k", f"k is {question.k}, not 1 to {MAX_K}")
 

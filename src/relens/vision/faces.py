@@ -60,7 +60,7 @@ def detect_faces(
     refine: Network,
     finish: Network,
     min_face_px: int = 20,
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+    thresholds: tuple[float, float, float] = (0.7, 0.7, 0.7),
     scale_step: float = 0.709,
     max_faces: int = 1000,
 ) -> list[Detection]:

@@ -85,6 +85,7 @@ def detections_of(
     variant      "objectness": (1, n, 4 + 1 + classes), as of YOLOv5, v7 and YOLOX; "classes": (1, 4 + classes, n), as
                  of v8 and v11; "end-to-end": (1, n, 6) with score and class, as of v10
     transposed   true if the last two dimensions are the other way round
+    classes      how many there are, if further numbers follow that are not to be read, as those of masks
     landmarks    how many points follow, behind the classes; with objectness before them. `landmark_size` numbers each
 
     Of kind "boxes" it reads the roles "boxes" (1, n, 4) and "scores" (1, n, classes) or (1, n), and if it is there
@@ -153,16 +154,21 @@ def _yolo(tensor: Floats, decode: Mapping[str, Any]) -> _Raw:
             f"of variant {variant} each finding has {first} numbers and one for each class, the model gives "
             f"{rows.shape[1]} for each of {len(rows)}"
         )
-    at = first if variant != "classes" else rows.shape[1] - count * size
+    behind = rows.shape[1] - first - count * size
+    classes = decode.get("classes", behind)
+    if variant != "end-to-end" and not 0 < classes <= behind:
+        raise _wrong_head(f"{classes} classes are to be read, the model gives {behind}")
+    at = first if variant != "classes" else first + classes
     points = rows[:, at : at + count * size].reshape(len(rows), count, size if count else 2)[:, :, :2]
     if variant == "end-to-end":
         return _Raw(rows[:, :4], rows[:, 4], _whole(rows[:, 5]), points)
     how = decode.get("scores", "none")
-    names = rows[:, first + count * size :] if variant == "objectness" else rows[:, first:at]
-    scores, classes = _best(_activated(names, "scores", how))
+    begin = first + count * size if variant == "objectness" else first
+    names = rows[:, begin : begin + classes]
+    scores, best = _best(_activated(names, "scores", how))
     if variant == "objectness":
         scores = scores * _activated(rows[:, 4], "scores", "none" if how == "none" else "sigmoid")
-    return _Raw(rows[:, :4], scores, classes, points)
+    return _Raw(rows[:, :4], scores, best, points)
 
 
 def _boxes(outputs: Mapping[str, Floats], decode: Mapping[str, Any]) -> _Raw:

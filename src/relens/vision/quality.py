@@ -81,14 +81,14 @@ def _pose(landmarks: Sequence[Point], width: int, height: int) -> float:
     eyes = left_eye - right_eye
     if not abs(eyes) > 0:
         return 0.0
-    level = eyes / abs(eyes)  # in what follows the eyes are level and one apart
+    tilted = abs(math.atan2(eyes.imag, eyes.real)) / (math.pi / 2)
     middle = (left_eye + right_eye) / 2
-    nose, mouth_middle = ((point - middle) / eyes for point in (nose, sum(mouth) / 2))
-    if mouth_middle.imag <= 0:
-        return 0.0  # over the eyes
-    beside = abs(nose.real - mouth_middle.real / 2) / _TURNED
-    nodded = abs(nose.imag / mouth_middle.imag - _NOSE) / _NODDED
-    tilted = abs(math.atan2(level.imag, level.real)) / (math.pi / 2)
+    # From here on the eyes are level, one apart, and the place between them is zero.
+    tip, lips = ((point - middle) / eyes for point in (nose, sum(mouth) / 2))
+    if lips.imag <= 0:
+        return 0.0  # a mouth over the eyes
+    beside = abs(tip.real - lips.real / 2) / _TURNED
+    nodded = abs(tip.imag / lips.imag - _NOSE) / _NODDED
     return max(0.0, 1 - float(max(beside, nodded, tilted)))
 
 

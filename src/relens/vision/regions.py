@@ -64,6 +64,17 @@ def tightest_rectangle(outline: Points) -> Rectangle:
     return Rectangle(x, y, (dx, dy), float(lengths[best]), float(breadths[best]))
 
 
+def turns(corners: Points) -> Points:
+    """How far an outline turns to the right behind each of its sides: (n,), twice the area of the triangle there.
+
+    All are above 0 where corners go clockwise, in a picture, around a convex area.
+    """
+    sides = np.roll(corners, -1, axis=0) - corners
+    after = np.roll(sides, -1, axis=0)
+    areas: Points = sides[:, 0] * after[:, 1] - sides[:, 1] * after[:, 0]
+    return areas
+
+
 @dataclass(frozen=True, slots=True)
 class _Runs:
     """Row, first column and the column behind the last of each run of True cells, row by row from the left."""

@@ -16,9 +16,9 @@ from PIL import Image
 
 from relens.errors import BadInput, Broken
 from relens.values import Floats, Pixels, Preprocessing
-from relens.vision.lines import TALL, is_convex
+from relens.vision.lines import TALL
 from relens.vision.preprocess import normalise
-from relens.vision.regions import Points
+from relens.vision.regions import Points, turns
 
 LONGEST_PX = 4800
 """Of a line of 48 px: some 200 letters. What is longer is squeezed."""
@@ -36,6 +36,7 @@ _SHRUNK = 7 / 6
 # Bounds of a slanting line so many times its area are cut out piece by piece.
 _ROOMY = 4
 _LEVEL_PX = 0.1
+_FLATTEST = 0.05
 
 Forward = Callable[[Floats], Floats]
 """A model: a batch of inputs to its scores."""
@@ -60,14 +61,14 @@ def rectify(pixels: Pixels, polygon: Sequence[tuple[float, float]], height_px: i
     `vision.bad-polygon` for corners that go otherwise, or around nothing.
     """
     corners = np.array(polygon, np.float64).clip(0, 1)
-    if corners.shape != (4, 2) or not is_convex(corners):
+    if corners.shape != (4, 2) or not (turns(corners) > 0).all():
         raise BadInput("vision.bad-polygon", f"not the four corners of a line, clockwise: {list(polygon)}")
     corners *= pixels.shape[1], pixels.shape[0]
     width, height = _sides(corners)
     if height >= TALL * width:
         corners, width, height = np.roll(corners, -1, axis=0), height, width
     across = max(1, min(LONGEST_PX, round(height_px * width / height)))
-    if _is_straight(corners) or min(width, height) < 1:
+    if _is_straight(corners):
         return _straight(pixels, corners, across, height_px)
     bounds = np.ptp(corners, axis=0)
     pieces = min(math.ceil(bounds[0] * bounds[1] / (width * height * _ROOMY)), across)
@@ -141,10 +142,18 @@ def _sides(corners: Points) -> tuple[float, float]:
 
 
 def _is_straight(corners: Points) -> bool:
-    """Whether a line lies level and upright, to a tenth of a pixel."""
+    """Whether a line is cut out along the sides of the picture.
+
+    It lies level and upright to a tenth of a pixel; or it is too thin, or too much like a triangle, for anything else.
+    """
     (left, top), (right, bottom) = corners[0], corners[2]
     level = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    return bool(np.abs(corners - level).max() < _LEVEL_PX and right > left)
+    areas = turns(corners)
+    return bool(
+        (np.abs(corners - level).max() < _LEVEL_PX and right > left)
+        or min(_sides(corners)) < 1
+        or areas.min() < _FLATTEST * areas.max()
+    )
 
 
 def _straight(pixels: Pixels, corners: Points, width: int, height: int) -> Pixels:
