@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from relens.bulk.listings import Entry, find_source, path_of
+from relens.bulk import find_source
+from relens.bulk.listings import Entry, path_of
 from relens.console import Asked, Drawn, demo_page
 from relens.errors import BadInput, Missing, RelensError
 from relens.gateway import Gateway

@@ -13,6 +13,7 @@ from bench import (
     decode,
     detector,
     document,
+    faces,
     http_search,
     importing,
     memory,
@@ -20,6 +21,7 @@ from bench import (
     round_trip,
     search,
     size,
+    text,
     up,
 )
 from bench.figures import Report, Setup
@@ -38,6 +40,8 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "size": size.measure,
     "detector": detector.measure,
     "reimport": reimport.measure,
+    "text": text.measure,
+    "faces": faces.measure,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from relens.errors import BadInput, Missing
@@ -54,6 +54,45 @@ class Imports(_Section):
     lease_s: float = Field(60.0, ge=1.0, description="seconds without a heartbeat after which a pack is free again")
 
 
+class Fetch(_Section):
+    """How pictures that are named by URL are fetched; docs/imports.md explains it."""
+
+    timeout_s: float = Field(30.0, gt=0, description="one try, from the name to the last byte, redirects included")
+    connect_timeout_s: float = Field(10.0, gt=0, description="the part of it in which a connection has to be made")
+    max_redirects: int = Field(5, ge=0, description="redirects that are followed; each is checked like the first URL")
+    retries: int = Field(3, ge=0, le=20, description="further tries after 429, 502, 503, 504 and broken connections")
+    per_host_parallel: int = Field(4, ge=1, description="fetches from one host at a time, per worker")
+    per_host_delay_s: float = Field(0.0, ge=0, description="seconds between two starts at one host, per worker")
+    allow_hosts: tuple[str, ...] = Field((), description="hosts, or *.suffix, to fetch from; empty means all")
+    allow_private: bool = Field(False, description="fetch also from this machine and private networks")
+    user_agent: str = Field("relens", pattern=r"^[ -~]+$", description="how servers are told who asks")
+    s3_endpoint: str = Field("", description="URL of an S3 that is not Amazon's; credentials as AWS tools take them")
+
+
+class BlobStore(_Section):
+    """How blobs at a URL are reached, and how many are kept here; docs/stores.md explains it."""
+
+    endpoint: str = Field("", description="S3 that is not Amazon's, as host:port or URL")
+    region: str = Field("", description="region of the bucket, where there are regions")
+    key: str = Field("", description="access key of S3 or user of WebDAV; empty means what the environment has")
+    secret: SecretStr = Field(
+        SecretStr(""), description="secret key or password; better RELENS__BLOB_STORE__SECRET in the environment"
+    )
+    secure: bool = Field(True, description="TLS to an endpoint that is named as host:port")
+    operation_timeout_s: float = Field(30.0, gt=0, description="a request that takes longer, repeats included, fails")
+    cache_mb: int = Field(10_000, ge=0, description="megabytes of blobs kept in `cache` in the home")
+
+    @field_serializer("secret")
+    def _masked(self, secret: SecretStr) -> str:
+        return str(secret)
+
+
+class Gc(_Section):
+    """What `relens gc` leaves although nothing needs it any more."""
+
+    keep_views: int = Field(10, ge=0, description="superseded views of each gallery and lens, with their releases")
+
+
 class Logs(_Section):
     """What is logged to stderr by servers and workers."""
 
@@ -73,10 +112,15 @@ class Settings(BaseSettings):
     )
 
     catalog: str = Field("", description="URL of the catalog; empty means SQLite in the home, or postgresql://…")
-    blobs: str = Field("", description="folder of blobs; empty means `blobs` in the home")
+    blobs: str = Field(
+        "", description="folder of blobs, or s3://bucket/prefix, webdavs://host/path; empty means `blobs` in the home"
+    )
+    blob_store: BlobStore = BlobStore()
     server: Server = Server()
     limits: Limits = Limits()
     imports: Imports = Imports()
+    fetch: Fetch = Fetch()
+    gc: Gc = Gc()
     logs: Logs = Logs()
 
     @classmethod
@@ -98,7 +142,11 @@ class Home:
         self.path = path.expanduser().absolute()
         self.file = self.path / FILE
         self.blobs = self.path / "blobs"
+        self.cache = self.path / "cache"
+        self.fetched = self.path / "fetched"
         self.models = self.path / "models"
+        self.environments = self.path / "environments"
+        self.downloads = self.path / "downloads"
         self.recipes = self.path / "recipes"
         self.run = self.path / "run"
 
@@ -111,9 +159,7 @@ class Home:
         return settings.catalog or self.path / "catalog.sqlite3"
 
     def blob_folder(self, settings: Settings) -> Path:
-        """Where blobs are. BadInput for a URL: this version keeps them in a folder."""
-        if "://" in settings.blobs:
-            raise BadInput("config.bad-value", f"blobs: {settings.blobs} is no folder", hint="name a folder")
+        """Where blobs are, if they are in a folder and not at a URL."""
         return (self.path / Path(settings.blobs).expanduser()).absolute() if settings.blobs else self.blobs
 
 
@@ -160,6 +206,7 @@ def template() -> str:
 
 
 def _yaml(value: Any) -> str:
+    value = value.get_secret_value() if isinstance(value, SecretStr) else value
     return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None).removesuffix("...\n").strip()
 
 

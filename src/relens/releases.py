@@ -53,6 +53,7 @@ class Release:
     gallery: Gallery | None
     view: View | None
     created_at: float
+    retired_at: float | None = None
 
 
 # -- lenses and aliases ---------------------------------------------------------------------------------------------
@@ -155,7 +156,10 @@ def require_lens(tx: Tx, gallery: Gallery, lens: Lens) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What answers for a gallery at this moment, as briefly as a question needs it."""
+    """What answers for a gallery at this moment, as briefly as a question needs it.
+
+    `sequence` is the gallery's own: what an answer must have seen. It may be newer than the release's view.
+    """
 
     release: str
     lens: str
@@ -164,7 +168,7 @@ class Pointer:
 
 # Asked for every question: built once, one round trip.
 _POINTER = (
-    sa.select(releases.c.name, releases.c.lens, views.c.sequence)
+    sa.select(releases.c.name, releases.c.lens, gallery_rows.c.sequence)
     .join(views, views.c.id == releases.c.view)
     .join(heads, heads.c.view == views.c.id)
     .join(gallery_rows, gallery_rows.c.id == heads.c.gallery)
@@ -255,13 +259,15 @@ def publish(
     sequence: int,
     adds: Collection[str],
     replaces: Collection[str] = (),
+    folded_to: int | None = None,
     checks: Sequence[Check],
     now: float,
 ) -> View:
     """Make a view the newest of its lens. `parent` is what the work started from; call `gallery.lock` first.
 
     If another view was published since, this one becomes its successor: what that one holds, without `replaces`, with
-    `adds`. Conflict if something of `replaces` is not there any more.
+    `adds`. Conflict if something of `replaces` is not there any more, and with `folded_to`, how far single enrolments
+    are among what is added, if another view has folded some in meanwhile.
     """
     head = head_of(tx, gallery.id, lens)
     base = parent if head.id == parent.id else head
@@ -269,6 +275,8 @@ def publish(
         raise Conflict(
             "releases.replaced-meanwhile", f"segments {sorted(gone)} were replaced by another view meanwhile"
         )
+    if folded_to is not None and base.folded_to != parent.folded_to:
+        raise Conflict("releases.replaced-meanwhile", "another view has folded single enrolments in meanwhile")
     held = sorted((set(base.segments) - set(replaces)) | set(adds))
     view = _insert_view(
         tx,
@@ -277,7 +285,7 @@ def publish(
         parent=base.id,
         plan=plan,
         sequence=sequence,
-        folded_to=base.folded_to,
+        folded_to=base.folded_to if folded_to is None else folded_to,
         now=now,
         held=held,
         checks=checks,
@@ -345,6 +353,20 @@ def aliases_of(tx: Tx, release: Release) -> list[str]:
     return sorted(tx.execute(query).scalars())
 
 
+def retired(tx: Tx, names: Collection[str]) -> list[str]:
+    """Those of these releases that cannot be asked any more."""
+    query = sa.select(releases.c.name).where(releases.c.name.in_(names), releases.c.retired_at.is_not(None))
+    return list(tx.execute(query).scalars()) if names else []
+
+
+def retire(tx: Tx, gallery: int, segments_gone: Collection[str], now: float) -> None:
+    """Retire the gallery's releases whose views name one of these segments: they cannot be asked any more."""
+    naming = sa.select(view_segments.c.view).where(view_segments.c.segment.in_(segments_gone))
+    where = (releases.c.scope == gallery_scope(gallery), releases.c.view.in_(naming), releases.c.retired_at.is_(None))
+    if segments_gone:
+        tx.execute(sa.update(releases).where(*where).values(retired_at=now))
+
+
 def _release(tx: Tx, row: Any) -> Release:
     view = None if row.view is None else get_view(tx, row.view)
     return Release(
@@ -354,6 +376,7 @@ def _release(tx: Tx, row: Any) -> Release:
         gallery=None if view is None else galleries.by_id(tx, view.gallery),
         view=view,
         created_at=row.created_at,
+        retired_at=row.retired_at,
     )
 
 

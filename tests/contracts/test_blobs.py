@@ -1,11 +1,18 @@
 """Every store of blobs against the contract; and the local one against a real death."""
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
-from relens.store import LocalBlobs
+import pytest
+
+from relens.config import BlobStore
+from relens.store import LocalBlobs, endpoints
+from relens.store.remote import open_remote
 from relens.testing.blobs import EVERYTHING, BlobsContract
+from relens.testing.stores import s3_server, webdav_server
 
 DYING = """
 import os, pathlib, signal, sys
@@ -35,3 +42,73 @@ class TestLocalBlobs(BlobsContract):
         with blobs.writer() as writer:
             writer.write(b"y")
             assert list(blobs.digests()) == [digest]
+
+
+def name_of(digest):
+    return f"{digest[:2]}/{digest}"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def webdav(tmp_path_factory):
+    with webdav_server(tmp_path_factory.mktemp("webdav")) as server:
+        yield server
+
+
+class TestS3Blobs(BlobsContract):
+    many = 40
+
+    @pytest.fixture(autouse=True)
+    def _empty_folder(self, s3):
+        self.server, self.url = s3, s3.url()
+
+    def make(self, tmp_path):
+        return open_remote(self.url, self.server.options, tmp_path / "cache")
+
+    def damage(self, _blobs, digest, data):
+        self.server.write(self.url, name_of(digest), data)
+
+    def age(self, _blobs, digest, by_s):
+        self.server.age(self.url, name_of(digest), by_s)
+
+
+class FilesContract(BlobsContract):
+    """Remote blobs whose files we can reach."""
+
+    folder: Path
+
+    def damage(self, _blobs, digest, data):
+        (self.folder / name_of(digest)).write_bytes(data)
+
+    def age(self, _blobs, digest, by_s):
+        path = self.folder / name_of(digest)
+        os.utime(path, times=(path.stat().st_atime, path.stat().st_mtime - by_s))
+
+
+class TestWebdavBlobs(FilesContract):
+    many = 40
+
+    @pytest.fixture(autouse=True)
+    def _empty_folder(self, webdav, monkeypatch):
+        monkeypatch.setattr(endpoints, "LOOK_AGAIN_S", 0.01)
+        self.server, self.url = webdav, webdav.url()
+        self.folder = webdav.folder(self.url)
+
+    def make(self, tmp_path):
+        return open_remote(self.url, self.server.options, tmp_path / "cache")
+
+
+class TestAnyFileSystem(FilesContract):
+    """What fsspec knows and we do not: here a folder, as one that it reaches."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path):
+        self.folder = tmp_path / "there"
+
+    def make(self, tmp_path):
+        return open_remote(f"file://{self.folder}", BlobStore(), tmp_path / "cache")

@@ -26,8 +26,8 @@ def test_a_held_plan_that_is_cancelled_is_given_up_and_stands_in_nobody_s_way(ho
     cancelled = home.local().cancel(held)
     assert cancelled["state"] == "cancelled"
     assert books(cancelled)["seal"] == (2, 0, {"discarded": 2}, 0, 0)
-    assert home.items() == {"a.jpg": digest_of(draw(1))}
-    assert len(home.found()) == 1
+    assert home.items() == {"a.jpg": digest_of(draw(1)), "b.jpg": digest_of(draw(2))}  # as it was before
+    assert len(home.found()) == 2
     with pytest.raises(Conflict):
         home.local().resume(held)
     again = home.run(folder)

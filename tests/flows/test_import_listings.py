@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relens.bulk import escape_path, unescape_path
-from relens.bulk.listings import Entry, file_uri, find_source, path_of
+from relens.bulk.listings import Entry, file_uri, path_of
+from relens.bulk.sources import find_source
 from relens.errors import BadInput
 from relens.testing.homes import books, fill, quarantined
 from relens.testing.moments import put_aside, work
@@ -91,7 +92,7 @@ def test_lines_that_cannot_be_used_are_accounted_for_one_by_one(home, folder):
         {"uri": "a.jpg", "id": "e", "day": "2025-02-30"},
         {"uri": "b.jpg", "id": "good"},
         {"uri": "nowhere.jpg", "id": "lost"},
-        {"uri": "https://example.org/a.jpg", "id": "far"},
+        {"uri": "ftp://example.org/a.jpg", "id": "far"},
         {"uri": "b.jpg", "id": "also good"},
         "",
     ]

@@ -101,7 +101,7 @@ def test_one_folder_into_two_galleries_at_once_is_two_plans(home, folder, monkey
     assert one != two
 
 
-def test_what_one_import_released_does_not_come_back_with_another_that_brought_it(home, tmp_path):
+def test_what_an_import_says_of_an_item_becomes_so_when_it_is_sealed(home, tmp_path):
     """The first brings a picture; before it is sealed, the second gives the item another picture, and is sealed."""
     listing = tmp_path / "listing.csv"
     fill(tmp_path, {"old.jpg": 1, "new.jpg": 2, "other.jpg": 3})
@@ -109,17 +109,19 @@ def test_what_one_import_released_does_not_come_back_with_another_that_brought_i
     local = home.local()
     first = local.start_import(listing, gallery="album").plan
     work(local, first, packs_done=1)
-    old = home.object_of("thing")
+    assert home.items() == {}
     correction = tmp_path / "correction.csv"
     correction.write_text("uri,id\nnew.jpg,thing\n")
     assert home.run(correction)["state"] == "done"
+    assert home.items() == {"thing": digest_of(draw(2))}
+    (new,) = home.found()
     local.work(first)
     assert local.plan(first)["state"] == "done"
-    assert books(local.plan(first))["seal"] == (1, 0, {"released": 1}, 0, 0)
+    assert (books(local.plan(first))["seal"], local.plan(first)["released"]) == ((1, 1, {}, 0, 1), 1)
     with pytest.raises(Missing):
-        local.object(old)
-    assert old not in home.found()
-    assert home.items() == {"thing": digest_of(draw(2))}
+        local.object(new)
+    assert home.items() == {"thing": digest_of(draw(1))}
+    assert home.found() == [home.object_of("thing")]
 
 
 def test_a_pack_that_counted_on_a_picture_which_another_import_released_runs_again(home, tmp_path, monkeypatch):

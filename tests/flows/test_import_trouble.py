@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from relens import gallery as galleries
-from relens import wiring
+from relens import bulk, wiring
 from relens.errors import BadInput, Broken, Missing
 from relens.jobs import Worker, leases, this_host
 from relens.recipes import Pipeline
@@ -281,7 +280,7 @@ def test_cancel_while_a_pack_commits_waits_for_it_and_keeps_it(new_home, folder,
             cancelling.append(pool.submit(other.cancel, plan))
             wait_a_moment()
 
-        once(monkeypatch, galleries, "upsert_items", cancel)
+        once(monkeypatch, bulk.packs, "stage_items", cancel)
         local.work(plan)
         cancelling[0].result(timeout=10)
     shown = local.plan(plan)

@@ -6,9 +6,11 @@ again ends as if it had never been killed. The recipe's code is the one that ans
 
 from relens.bulk.cancelling import cancel, give_up
 from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, ImportRequest, plan_import
-from relens.bulk.listings import escape_path, find_source, unescape_path
+from relens.bulk.listings import escape_path, unescape_path
 from relens.bulk.packs import Importer
+from relens.bulk.reading import Reader
 from relens.bulk.sealing import Sealer
+from relens.bulk.sources import find_source
 
 __all__ = [
     "KIND",
@@ -16,6 +18,7 @@ __all__ = [
     "SEAL_STAGE",
     "ImportRequest",
     "Importer",
+    "Reader",
     "Sealer",
     "cancel",
     "escape_path",

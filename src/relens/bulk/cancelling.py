@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from relens import gallery as galleries
-from relens import ledger, releases
+from relens import ledger
 from relens.bulk.importing import PACK_STAGE, READ, SEAL, SEAL_STAGE
+from relens.gallery.deleting import discard
+from relens.gallery.items import forget_items
 from relens.jobs import plans
 from relens.jobs.plans import Plan
 from relens.store import Catalog, Tx
-from relens.vectors import Check
 
 
 def cancel(catalog: Catalog, plan_id: int) -> Plan:
@@ -36,6 +37,7 @@ def give_up(tx: Tx, plan_id: int, now: float) -> None:
     plan = plans.lock(tx, plan_id)
     if plan.ended_at is None:
         _cancel_open(tx, plan, now)
+        forget_items(tx, plan_id)
         plans.abandon(tx, plan_id, now)
 
 
@@ -52,30 +54,16 @@ def _cancelled(days: Mapping[str, int], plan_day: str) -> list[ledger.Line]:
 
 
 def _discard(tx: Tx, plan: Plan, now: float) -> None:
-    """Delete what a plan staged, and publish the view that is there once more, so that what was released is gone."""
+    """Delete what a plan staged. It was never visible; what is, stays as it is."""
     galleries.lock(tx, plan.need_gallery)
-    before = galleries.by_id(tx, plan.need_gallery).sequence
-    parts = galleries.staged_partitions(tx, plan.id, before)
+    parts = galleries.staged_partitions(tx, plan.id, galleries.by_id(tx, plan.need_gallery).sequence)
     sequence = galleries.take_sequence(tx, plan.need_gallery)
-    galleries.release_orphans(tx, plan.need_gallery, plan.id, sequence)
-    galleries.discard(tx, plan.need_gallery, plan.id, sequence)
-    count = sum(part.living for part in parts)
-    view = releases.publish(
-        tx,
-        galleries.by_id(tx, plan.need_gallery),
-        plan.need_lens,
-        plan=plan.id,
-        parent=releases.head_of(tx, plan.need_gallery, plan.need_lens),
-        sequence=sequence,
-        adds=(),
-        checks=[Check("given up", True, f"{count} objects of plan {plan.id} could not be sealed and were deleted")],
-        now=now,
-    )
+    discard(tx, plan.need_gallery, plan.id, sequence)
     lines = [
         ledger.Line(SEAL, part.staged, 0, part.category, part.day, _reasons(part)) for part in parts if part.staged
     ]
     ledger.book(tx, plan.id, plans.pack_of(tx, plan.id, SEAL_STAGE), lines)
-    plans.abandon(tx, plan.id, now, sequence=sequence, view=view.id)
+    plans.abandon(tx, plan.id, now, sequence=sequence)
 
 
 def _reasons(part: galleries.Partition) -> dict[str, Any]:

@@ -12,11 +12,13 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from relens import gallery as galleries
 from relens import releases
 from relens.bulk.listings import Source, escape_path, write_listing
 from relens.errors import BadInput
-from relens.jobs import plans
+from relens.jobs import pins, plans
 from relens.jobs.plans import Pack, Task
 from relens.recipes import Lens
 from relens.recipes.recipe import WHOLE_PICTURE
@@ -82,6 +84,7 @@ def plan_import(catalog: Catalog, blobs: Blobs, request: ImportRequest) -> tuple
         unfinished = plans.find_unfinished(tx, KIND, _key(gallery.id, request))
         if unfinished is not None:  # somebody typed the same at the same moment
             return unfinished, True
+        pins.secure(tx, blobs, [listing])
         add_blob(tx, Blob(listing, blobs.size(listing)), "listing", now)
         plan = plans.create(
             tx,
@@ -132,5 +135,6 @@ def _pack_size(count: int, request: ImportRequest) -> int:
 
 
 def add_blob(tx: Tx, blob: Blob, kind: str, now: float) -> None:
-    """Write a blob down. Again changes nothing."""
+    """Write a blob down. Again says that it is named anew, which keeps it from being collected at this moment."""
     insert_if_absent(tx, blob_rows, digest=blob.digest, size=blob.size, kind=kind, created_at=now)
+    tx.execute(sa.update(blob_rows).where(blob_rows.c.digest == blob.digest).values(created_at=now))

@@ -1,7 +1,7 @@
 """Listings: what an import is asked to take in, normalised into one blob of JSON lines that never changes.
 
 From a folder, or from CSV or JSONL with `uri`, `id`, `title`, `price`, `shop`, `day` and free columns. A line that
-cannot be used stays in the listing with its reason, so that it is accounted for.
+cannot be used stays in the listing with its reason, so that it is accounted for. Where they come from: `sources`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import hashlib
+import io
 import json
 import math
 import os
+import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from typing import IO, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urljoin
 
-from relens.errors import BadInput, Missing
+from relens.errors import BadInput
 from relens.store import Blobs
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -33,7 +35,12 @@ MAX_DEPTH = 32
 MAX_ID_BYTES = 2000
 """PostgreSQL keeps no longer key in an index."""
 FILE_URI = re.compile(r"file://(?:localhost)?(/.*)", re.IGNORECASE | re.DOTALL)
+LOCAL_SCHEMES = frozenset({"file", "tar"})
+ROOT = Path("/")
 KEEP = re.compile(rb"[^\x00-\x20%\x7f]+|\x20")
+
+Base = Path | str
+"""What relative URIs start from: the folder of a listing, or the URI of one that lies elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +79,14 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an import takes its listing from: a folder or a file, and what kind it is."""
+    """Where an import takes its listing from, and how it is read. `root` is what must be there for its pictures."""
 
-    path: Path
-    kind: str  # folder | csv | jsonl
-
-    @property
-    def root(self) -> Path:
-        """The folder that relative URIs start from."""
-        return self.path if self.kind == "folder" else self.path.parent
+    path: Base
+    root: Base
+    read: Callable[[], Iterator[Entry]]
 
     def entries(self) -> Iterator[Entry]:
-        read = {"folder": read_folder, "csv": read_csv, "jsonl": read_jsonl}[self.kind]
-        return _without_repeats(read(self.path))
-
-
-def find_source(path: Path) -> Source:
-    """What kind of source a path is. Missing if it is not there; BadInput if it is no listing."""
-    path = path.expanduser().resolve()
-    if path.is_dir():
-        return Source(path, "folder")
-    if not path.is_file():
-        raise Missing("bulk.no-source", f"there is no {path}", hint="name a folder, or a .csv or .jsonl listing")
-    kind = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(path.suffix.lower())
-    if kind is None:
-        raise BadInput("bulk.bad-source", f"{path} is no listing", hint="name a folder, or a .csv or .jsonl listing")
-    return Source(path, kind)
+        return _without_repeats(self.read())
 
 
 def write_listing(blobs: Blobs, entries: Iterable[Entry], slice_size: int) -> tuple[str, list[Slice]]:
@@ -123,7 +112,7 @@ def read_slice(blobs: Blobs, cut: Slice) -> list[Entry]:
     return [Entry(**json.loads(line)) for line in lines]
 
 
-# -- sources --------------------------------------------------------------------------------------------------------
+# -- formats --------------------------------------------------------------------------------------------------------
 
 
 def read_folder(root: Path) -> Iterator[Entry]:
@@ -144,28 +133,28 @@ def read_folder(root: Path) -> Iterator[Entry]:
                 try:
                     yield Entry(number, _key(escape_path(os.path.relpath(path, os.fsencode(root)))), uri)
                 except _BadLineError as problem:
-                    yield _broken(number, str(problem), uri)
+                    yield broken_line(number, str(problem), uri)
     for error in unreadable:
         number += 1
         uri = file_uri(os.fsencode(error.filename))
         yield Entry(number, f"line-{number}", uri, problem=f"a folder cannot be read: {error.strerror}: {uri}")
 
 
-def read_csv(path: Path) -> Iterator[Entry]:
-    """Lines of a CSV file with a header. BadInput without a `uri` column."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+def read_csv(file: IO[bytes], name: str, base: Base) -> Iterator[Entry]:
+    """Lines of a CSV file with a header; relative URIs start from `base`. BadInput without a `uri` column."""
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        reader = csv.reader(text, strict=True)
         columns = [column.strip() for column in next(reader, [])]
         if "uri" not in columns or len(set(columns)) != len(columns):
             raise BadInput(
                 "bulk.bad-listing",
-                f"{path}: the first line names no column `uri`, or one column twice: {columns}",
+                f"{name}: the first line names no column `uri`, or one column twice: {columns}",
                 hint=f"known columns: {', '.join(KNOWN)}; others are kept as they are",
             )
-        yield from _csv_entries(reader, columns, path.parent)
+        yield from _csv_entries(reader, columns, base)
 
 
-def _csv_entries(reader: Any, columns: Sequence[str], folder: Path) -> Iterator[Entry]:
+def _csv_entries(reader: Any, columns: Sequence[str], base: Base) -> Iterator[Entry]:
     number = 0
     while True:
         line = reader.line_num + 1
@@ -175,35 +164,34 @@ def _csv_entries(reader: Any, columns: Sequence[str], folder: Path) -> Iterator[
             return
         except csv.Error as error:
             number += 1
-            yield _broken(number, f"(line {line} of the file) cannot be read: {error}")
+            yield broken_line(number, f"(line {line} of the file) cannot be read: {error}")
             continue
         if not row:
             continue
         number += 1
         if len(row) != len(columns):
-            yield _broken(number, f"(line {line} of the file) has {len(row)} fields, not {len(columns)}")
+            yield broken_line(number, f"(line {line} of the file) has {len(row)} fields, not {len(columns)}")
         elif (lines := reader.line_num - line + 1) > MAX_ROW_LINES:
-            yield _broken(number, f"(line {line} of the file) goes on for {lines} lines: a quote is not closed")
+            yield broken_line(number, f"(line {line} of the file) goes on for {lines} lines: a quote is not closed")
         else:
             given = {column: value for column, value in zip(columns, row, strict=True) if value != ""}
-            yield _entry(number, given, folder)
+            yield entry_of(number, given, base)
 
 
-def read_jsonl(path: Path) -> Iterator[Entry]:
-    """Lines of a JSONL file, one object each."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                given = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield _broken(number, f"is no JSON: {error}")
-                continue
-            if isinstance(given, dict):
-                yield _entry(number, given, path.parent)
-            else:
-                yield _broken(number, "is no JSON object")
+def read_jsonl(file: IO[bytes], base: Base) -> Iterator[Entry]:
+    """Lines of a JSONL file, one object each; relative URIs start from `base`."""
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            given = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield broken_line(number, f"is no JSON: {error}")
+            continue
+        if isinstance(given, dict):
+            yield entry_of(number, given, base)
+        else:
+            yield broken_line(number, "is no JSON object")
 
 
 def file_uri(path: bytes) -> str:
@@ -217,7 +205,9 @@ def path_of(uri: str) -> bytes:
     path = unquote_to_bytes(found[1]) if found else b"\0"
     if b"\0" in path:
         raise BadInput(
-            "bulk.unsupported-uri", f"cannot read {uri}", hint="this version reads files: paths or file:///…"
+            "bulk.unsupported-uri",
+            f"cannot read {uri}",
+            hint="read are paths, file:///…, http(s)://…, s3://… and tar:///…",
         )
     return path
 
@@ -248,15 +238,16 @@ def unescape_path(escaped: str) -> bytes:
     return re.sub(rb"%([0-9A-F]{2})", lambda match: bytes([int(match[1], 16)]), escaped.encode())
 
 
-def _entry(number: int, given: Mapping[str, Any], folder: Path) -> Entry:
+def entry_of(number: int, given: Mapping[str, Any], base: Base = ROOT) -> Entry:
+    """The entry of a line that gives these columns; a broken one if they cannot be used."""
     uri = given.get("uri")
     if not isinstance(uri, str) or not uri:
-        return _broken(number, "has no uri")
+        return broken_line(number, "has no uri")
     try:
         return Entry(
             number=number,
             id=_key(uri if given.get("id", "") in (None, "") else given["id"]),
-            uri=_absolute(uri, folder),
+            uri=_absolute(uri, base),
             title=None if given.get("title") is None else _text(given["title"]),
             price=_price(given.get("price")),
             shop=None if given.get("shop") is None else _text(given["shop"]),
@@ -264,7 +255,7 @@ def _entry(number: int, given: Mapping[str, Any], folder: Path) -> Entry:
             data=_clean({name: value for name, value in given.items() if name not in KNOWN}),
         )
     except _BadLineError as problem:
-        return _broken(number, str(problem), uri)
+        return broken_line(number, str(problem), uri)
 
 
 class _BadLineError(Exception):
@@ -326,15 +317,32 @@ def _text(value: object) -> str:
     return _spell_stray_bytes(text).encode("utf-8", "replace").decode()
 
 
-def _absolute(uri: str, folder: Path) -> str:
+def _absolute(uri: str, base: Base) -> str:
     if any(is_half(character) for character in uri):
         raise _BadLineError(f"has a uri that is no text: {uri!r}")
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", uri):
-        return _text(uri)
-    return file_uri(os.path.join(os.fsencode(folder), os.fsencode(uri)))  # noqa: PTH118 - bytes
+    scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*(?=://)", uri)
+    if isinstance(base, Path):
+        if scheme is not None:
+            return _text(uri)
+        return file_uri(os.path.join(os.fsencode(base), os.fsencode(uri)))  # noqa: PTH118 - bytes
+    if scheme is None:
+        return _text(join_uri(base, uri))
+    if scheme[0].lower() in LOCAL_SCHEMES:
+        raise _BadLineError(f"names a file of this machine, in a listing that lies elsewhere: {uri}")
+    return _text(uri)
 
 
-def _broken(number: int, problem: str, uri: str = "") -> Entry:
+def join_uri(base: str, relative: str) -> str:
+    """A URI relative to that of a listing. A key of S3 is no URL: what stands in it stands for itself."""
+    if base.lower().startswith("s3://"):
+        bucket, _, key = base[len("s3://") :].partition("/")
+        path = posixpath.normpath(posixpath.join("/", posixpath.dirname(key), relative))
+        return f"s3://{bucket}{path if path.startswith('/') else '/' + path}"
+    return urljoin(base, relative)
+
+
+def broken_line(number: int, problem: str, uri: str = "") -> Entry:
+    """An entry that stands for a line that cannot be used."""
     return Entry(number, f"line-{number}", _text(uri), problem=f"line {number} {problem}")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,13 @@ import sqlalchemy as sa
 from relens import gallery as galleries
 from relens import ledger, releases
 from relens.bulk.importing import CROP, DECODE, EMBED, FILTER, READ, add_blob, filters
-from relens.bulk.listings import Entry, Slice, path_of, read_slice
-from relens.bulk.shards import ShardWriter
+from relens.bulk.listings import Entry, Slice, read_slice
+from relens.bulk.reading import Reader, Reading
+from relens.enrolment.shards import ShardWriter
 from relens.errors import BadInput, Broken, Conflict
 from relens.gallery import Item, NewObject, NewPicture
-from relens.jobs import MAX_LOSSES, Claim, Hold, leases, plans
+from relens.gallery.items import stage_items
+from relens.jobs import MAX_LOSSES, Claim, Hold, leases, pins, plans
 from relens.jobs.plans import Plan
 from relens.recipes import Cropped, Described, Lens, Pipeline, attributes_of
 from relens.store import Blob, Blobs, Catalog, Tx
@@ -93,11 +94,11 @@ Outcome = Failed | Held | Dropped | Made
 class Importer:
     """Handles the packs of imports. One per worker process; keeps the pipelines that it has loaded."""
 
-    def __init__(self, catalog: Catalog, blobs: Blobs, start: Callable[[Lens], Pipeline], max_bytes: int) -> None:
+    def __init__(self, catalog: Catalog, blobs: Blobs, start: Callable[[Lens], Pipeline], reader: Reader) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._start = start
-        self._max_bytes = max_bytes
+        self._reader = reader
         self._pipelines: dict[str, Pipeline] = {}
 
     def __call__(self, hold: Hold) -> None:
@@ -105,15 +106,22 @@ class Importer:
         with self._catalog.read() as tx:
             plan = plans.get(tx, hold.claim.plan)
             lens = releases.get_lens(tx, plan.need_lens)
+            keep = galleries.by_id(tx, plan.need_gallery).retention != "none"
+        self._reader.sweep(self._unfinished)
         pipeline = self._pipeline(lens)
-        entries = read_slice(self._blobs, Slice(**hold.claim.spec))
-        with ShardWriter(self._blobs) as shard:
-            outcomes = _Pack(self, hold, plan, pipeline, shard).run(entries)
-            files = self._store(outcomes, shard)
-        with self._catalog.begin() as tx:
-            leases.fence(tx, hold.claim)
-            galleries.lock(tx, plan.need_gallery)
-            _Commit(tx, self._catalog.now(tx), hold.claim, plan, lens).write(entries, outcomes, files)
+        entries = _in_order(read_slice(self._blobs, Slice(**hold.claim.spec)), hold.claim)
+        uris = [entry.uri for entry in entries if entry.drop is None and entry.problem is None]
+        with self._reader.open(plan.id, hold.claim.pack, uris, keep=keep) as reading:
+            with ShardWriter(self._blobs) as shard:
+                outcomes = _Pack(self, hold, plan, pipeline, shard, reading).run(entries)
+                files = self._store(outcomes, shard)
+            if files is not None:
+                pins.pin(self._catalog, self._blobs, hold.claim, files.digests)
+            with self._catalog.begin() as tx:
+                leases.fence(tx, hold.claim)
+                galleries.lock(tx, plan.need_gallery)
+                _Commit(tx, self._catalog.now(tx), hold.claim, plan, lens).write(entries, outcomes, files)
+        reading.forget()
 
     def _store(self, outcomes: dict[int, Outcome], shard: ShardWriter) -> _Files | None:
         """The bytes of a pack, stored: crops and vectors, in the order of the entries. None if nothing was made."""
@@ -136,29 +144,37 @@ class Importer:
         with self._catalog.read() as tx:
             return set(galleries.known_pictures(tx, gallery, sha256s))
 
-    @property
-    def max_bytes(self) -> int:
-        return self._max_bytes
+    def _unfinished(self) -> list[int]:
+        with self._catalog.read() as tx:
+            return plans.unfinished(tx)
+
+
+def _in_order(entries: Sequence[Entry], claim: Claim) -> list[Entry]:
+    """What was in hand when a worker was lost comes last.
+
+    A worker that is killed at random moments does not lose the same sound picture again and again.
+    """
+    return sorted(entries, key=lambda entry: claim.losses.get(str(entry.number), 0))
 
 
 class _Pack:
     """One run of one pack: entries to outcomes, by number."""
 
-    def __init__(self, importer: Importer, hold: Hold, plan: Plan, pipeline: Pipeline, shard: ShardWriter) -> None:
+    def __init__(  # noqa: PLR0917 - all that a run needs
+        self, importer: Importer, hold: Hold, plan: Plan, pipeline: Pipeline, shard: ShardWriter, reading: Reading
+    ) -> None:
         self._importer = importer
         self._hold = hold
         self._plan = plan
         self._pipeline = pipeline
         self._shard = shard
+        self._reading = reading
         self._root = bytes.fromhex(plan.spec["root"])
         self._seen: set[str] = set()
         self._outcomes: dict[int, Outcome] = {}
 
     def run(self, entries: Sequence[Entry]) -> dict[int, Outcome]:
-        # What was in hand when a worker was lost comes last, so that a worker that is killed at random moments does
-        # not lose the same sound picture again and again.
-        order = sorted(entries, key=lambda entry: self._hold.claim.losses.get(str(entry.number), 0))
-        waiting = iter(order)
+        waiting = iter(entries)
         while read := self._read_some(waiting):
             self._run_some(read)
         _first_comes_first(self._outcomes)
@@ -191,7 +207,7 @@ class _Pack:
                 self._outcomes[number] = self._make(data, sha256)
             self._hold.progress += 1
 
-    def _read(self, entry: Entry) -> bytes | Failed | Dropped:  # noqa: PLR0911 - one for each way that it can end
+    def _read(self, entry: Entry) -> bytes | Failed | Dropped:
         if entry.drop is not None:
             return Dropped(entry.drop)
         if entry.problem is not None:
@@ -203,18 +219,7 @@ class _Pack:
                 f"{MAX_LOSSES} workers were lost, one after the other, with this picture in hand",
             )
         try:
-            path = path_of(entry.uri)
-            found = os.stat(path)  # noqa: PTH116 - bytes: names need not be valid text
-            if not stat.S_ISREG(found.st_mode):  # a pipe is waited for, and some devices never end
-                return Failed(READ, "bulk.unreadable", f"no file: {entry.uri}")
-            if (size := found.st_size) > self._importer.max_bytes:
-                return Failed(
-                    READ,
-                    "vision.too-large",
-                    f"{size} bytes; the limit (limits.max_bytes) is {self._importer.max_bytes}",
-                )
-            with open(path, "rb") as file:  # noqa: PTH123
-                return file.read()
+            return self._reading.read(entry.uri, self._hold.go_on)
         except BadInput as error:
             return Failed(READ, error.code, str(error))
         except OSError as error:
@@ -282,6 +287,10 @@ class _Files:
     shard: Blob
     vectors: Mapping[str, Blob]
 
+    @property
+    def digests(self) -> list[str]:
+        return [self.shard.digest, *(blob.digest for blob in self.vectors.values())]
+
 
 @dataclass(frozen=True, slots=True)
 class _Commit:
@@ -330,7 +339,7 @@ class _Commit:
     ) -> None:
         shown = [(items[n], ids[one.sha256]) for n, one in sorted(final.items()) if isinstance(one, Held | Made)]
         undated = {entry.id for entry in entries if entry.day is None}
-        galleries.upsert_items(self.tx, self.plan.need_gallery, self.plan.id, shown, undated=undated, now=self.now)
+        stage_items(self.tx, self.plan.need_gallery, self.plan.id, shown, undated=undated)
 
 
 def _made(outcomes: dict[int, Outcome]) -> list[Made]:
@@ -357,11 +366,11 @@ def _settle(tx: Tx, gallery: int, outcomes: dict[int, Outcome]) -> dict[int, Out
 def _places(made: Sequence[Made], files: _Files, lens: Lens) -> dict[str, tuple[NewObject, ...]]:
     """The objects of each picture, with where their crops and vectors lie."""
     rows = Counter[str]()
-    return {one.sha256: tuple(_new_object(*found, files, lens, rows) for found in one.objects) for one in made}
+    return {one.sha256: tuple(_new_object(*found, files=files, lens=lens, rows=rows) for found in one.objects) for one in made}
 
 
 def _new_object(
-    crop: Cropped, described: Described, place: tuple[int, int], files: _Files, lens: Lens, rows: Counter[str]
+    crop: Cropped, described: Described, place: tuple[int, int], *, files: _Files, lens: Lens, rows: Counter[str]
 ) -> NewObject:
     """`rows` counts how many vectors of each space came before this one."""
     vector = None

@@ -18,7 +18,8 @@ from relens import gallery as galleries
 from relens import ledger, releases
 from relens.bulk.importing import EMBED, SEAL, add_blob
 from relens.gallery import Partition
-from relens.jobs import Claim, Hold, leases, plans
+from relens.gallery.items import apply_items
+from relens.jobs import Claim, Hold, leases, pins, plans
 from relens.jobs.plans import Plan
 from relens.recipes import Lens, Space
 from relens.releases import View
@@ -63,6 +64,9 @@ class Sealer:
             if part.living and (space := staged.space_of(part)) is not None
         ]
         checks = self._check(staged, built)
+        # What is read is named by the staged rows; what was written is named by nothing yet.
+        stored = [digest for manifest in built for digest in (manifest.digest, manifest.data)]
+        pins.pin(self._catalog, self._blobs, hold.claim, stored)
         with self._catalog.begin() as tx:
             leases.fence(tx, hold.claim)
             self._commit(tx, hold.claim, staged, built, checks)
@@ -151,29 +155,26 @@ class Sealer:
             log.error("view held", plan=plan.id, failed=[check.name for check in checks if not check.ok])
         else:
             sequence = galleries.take_sequence(tx, plan.need_gallery)
-            released = set(galleries.release_orphans(tx, plan.need_gallery, plan.id, sequence))
+            apply_items(tx, plan.need_gallery, plan.id, sequence, now)
             view = releases.publish(tx, gallery, plan.need_lens, sequence=sequence, **common)
-            ledger.book(tx, plan.id, claim.pack, _lines(tx, staged, released))
+            ledger.book(tx, plan.id, claim.pack, _lines(tx, staged, sequence))
             ends_as = "cancelled" if plans.get(tx, plan.id).cancelling else "done"
             plans.end(tx, plan.id, ends_as, now, sequence=sequence, view=view.id)
         leases.finish(tx, claim, now)
 
 
-def _lines(tx: Tx, staged: _Staged, released: set[int]) -> list[ledger.Line]:
-    """The books of the sealing. Objects are released whose picture lost its last item, in this plan or another."""
-    lines = []
-    for part in staged.partitions:
-        gone = part.staged - part.living
-        gone += galleries.count_staged(tx, staged.plan.id, part.category, part.day, released)
-        lines.append(
-            ledger.Line(
-                SEAL,
-                part.staged,
-                part.staged - gone,
-                category=part.category,
-                day=part.day,
-                dropped={"released": gone} if gone else {},
-                made=int(part.living > 0),
-            )
+def _lines(tx: Tx, staged: _Staged, sequence: int) -> list[ledger.Line]:
+    """The books of the sealing. Objects are released whose picture was deleted, by this plan or by anybody since."""
+    built = {(part.category, part.day) for part in staged.partitions if part.living}
+    return [
+        ledger.Line(
+            SEAL,
+            part.staged,
+            part.living,
+            category=part.category,
+            day=part.day,
+            dropped={"released": part.staged - part.living} if part.staged > part.living else {},
+            made=int((part.category, part.day) in built),
         )
-    return lines
+        for part in galleries.staged_partitions(tx, staged.plan.id, sequence)
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from relens.cli import homes, imports, lists, models, processes, questions
+from relens.cli import backups, homes, imports, lists, models, processes, questions
 from relens.cli.output import FAILED, INTERRUPTED, WRONG_USE, exit_code, say, show_error
 from relens.errors import Broken, RelensError
 
@@ -21,14 +21,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (homes, imports, questions, processes):
+for module in (homes, imports, questions, backups, processes):
     module.add_to(app)
 app.add_typer(models.app, name="model")
 app.add_typer(imports.plans, name="plan")
 app.add_typer(lists.galleries, name="gallery")
 app.add_typer(lists.releases, name="release")
 app.add_typer(homes.settings, name="config")
+app.add_typer(backups.app, name="backup")
 
+
+CTRL_C = 130
+"""What the parser makes of a KeyboardInterrupt in a command."""
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """What the parser raises when a command is typed wrongly."""
@@ -39,6 +43,8 @@ def main() -> None:
     as_json = "--json" in sys.argv
     try:
         code = app(standalone_mode=False)
+        if code == CTRL_C:
+            raise KeyboardInterrupt
     except RelensError as error:
         show_error(error, as_json=as_json)
         sys.exit(exit_code(error))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 import typer
@@ -51,7 +50,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def import_pictures(
-    source: Annotated[Path, typer.Argument(help="A folder of pictures, or a .csv or .jsonl listing.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A folder of pictures, a .csv or .jsonl listing, or a .tar; here, on s3:// or http(s)://."),
+    ],
     gallery: Annotated[str, typer.Option("--gallery", "-g", help="The gallery; it is made if there is none.")],
     recipe: Annotated[
         str | None, typer.Option("--recipe", "-r", help="Recipe of a new gallery; a gallery remembers its own.")

@@ -1,16 +1,19 @@
-"""`model fetch | ls | show | verify`."""
+"""`model fetch | add | ls | show | verify`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from relens import wiring
 from relens.cli.output import DONE, FAILED, HomeOption, JsonOption, say, show, table
 from relens.errors import RelensError
 from relens.models import Registered, registry
+from relens.models.drafts import Draft, Wish, draft_model, require_agreement
 
 app = typer.Typer(help="Models: immutable versions with a card.", no_args_is_help=True)
 
@@ -35,6 +38,48 @@ def fetch(
     return DONE
 
 
+@app.command()
+def add(
+    source: Annotated[
+        str,
+        typer.Argument(help="A model's file or folder, or https://… or hf://owner/repo/path@revision, with #sha256=…"),
+    ],
+    card: Annotated[
+        Path | None, typer.Option("--card", help="The card. Default: SOURCE.card.yaml, or card.yaml in the folder.")
+    ] = None,
+    infer: Annotated[bool, typer.Option("--infer", help="Make a card from an ONNX file, and show it.")] = False,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Class names by index: a JSON list, or one a line.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Default: the card's, or that of the file.")] = None,
+    version: Annotated[int | None, typer.Option("--version", help="Default: the card's, or the next one.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value in the card, as preprocessing.colour=bgr; many times.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Take an inferred card as it is.")] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Bring in a model of your own, by its card. Its golden pictures are run; again changes nothing."""
+    parts = wiring.open_parts(home)
+    wish = Wish(card=card, infer=infer, labels=labels, name=name, version=version, changes=tuple(changes or ()))
+    path, called, beside = _fetched(parts, source)
+    draft = draft_model(path, wish, called=called)
+    if not draft.numbered:
+        draft = replace(draft, card=parts.onboarding.numbered(draft.card, draft.files))
+    if infer and not yes:
+        return _show_draft(draft, beside, as_json=as_json)
+    for note in draft.notes:
+        say(note)
+    require_agreement(draft)
+    artifact = parts.onboarding.add(draft.card, draft.files)
+    if path.parent == parts.home.downloads:
+        path.unlink()
+    value = parts.in_process().model(artifact.reference)
+    show(value, as_json=as_json, text=lambda: table([_row(value)], _HEADER))
+    return DONE
+
+
 @app.command("ls")
 def list_models(home: HomeOption = None, as_json: JsonOption = False) -> int:
     """Models with their licences, labels, and the back-end that runs each here."""
@@ -51,7 +96,7 @@ def show_model(
 ) -> int:
     """A model's card and what the home knows of it."""
     value = wiring.open_local(home).model(model)
-    show(value, as_json=as_json, text=lambda: "\n".join(f"{key:10} {shown}" for key, shown in value.items()))
+    show(value, as_json=as_json, text=lambda: _shown(value))
     return DONE
 
 
@@ -71,14 +116,72 @@ def verify(
     return DONE if all(m["ok"] for m in value["models"]) else FAILED
 
 
+def _fetched(parts: wiring.Parts, source: str) -> tuple[Path, str, Path]:
+    """The model's file or folder, what it was called where it came from, and where a card of it is written."""
+    if "://" not in source:
+        path = Path(source)
+        return path, path.name, path
+    # The HTTP client takes 0.2 s to import, which only addresses should pay for.
+    from relens.models.sources import fetch_source, read_source  # noqa: PLC0415
+
+    address = read_source(source)
+    say(f"fetching {address.url}")
+    return fetch_source(address, parts.home.downloads), address.name, Path(address.name)
+
+
+def _show_draft(draft: Draft, beside: Path, *, as_json: bool) -> int:
+    """Show what a card would be, and write it beside the model, to be corrected. Ends with 1 if it does not fit."""
+    written = _write_draft(draft, beside)
+    value: dict[str, Any] = {
+        "card": draft.card.to_json(),
+        "notes": list(draft.notes),
+        "contradictions": list(draft.contradictions),
+        "written": str(written),
+    }
+    show(value, as_json=as_json, text=draft.card.to_yaml().decode)
+    for line in (*draft.notes, *(f"contradiction: {sentence}" for sentence in draft.contradictions)):
+        say(line)
+    say(f"correct {written} where it is wrong; then: relens model add {beside} --card {written}")
+    return FAILED if draft.contradictions else DONE
+
+
+def _write_draft(draft: Draft, beside: Path) -> Path:
+    card = beside.with_name(f"{beside.name}.card.yaml")
+    labels = draft.card.labels
+    if labels is not None:
+        own = beside.with_name(f"{beside.name}.labels.json")
+        own.write_bytes(draft.files[labels])
+        labels = own.name
+    card.write_bytes(replace(draft.card, labels=labels).to_yaml())
+    return card
+
+
 _HEADER = ["model", "labels", "task", "dim", "back-end", "licence"]
 
 
 def _row(model: dict[str, Any]) -> list[Any]:
-    backend = model.get("backend", {})
-    where = f"{backend['name']} {backend['golden_ms']} ms" if backend else "not run here yet"
     name = f"{model['name']}/{model['version']}"
-    return [name, ",".join(model["labels"]), model["task"], model["dim"], where, model["licence"]]
+    return [name, ",".join(model["labels"]), model["task"], model["dim"] or "", _where(model), model["licence"]]
+
+
+def _where(model: dict[str, Any]) -> str:
+    """What runs a model here, on which device, and instead of what."""
+    backend = model.get("backend")
+    if backend is None:
+        return "not run here yet"
+    fallback = backend.get("fallback")
+    return f"{backend['name']} on {backend['device']}, {backend['golden_ms']} ms, " + (
+        f"instead of {fallback}" if fallback else "no fallback"
+    )
+
+
+def _shown(model: dict[str, Any]) -> str:
+    """A model's facts, then its card in YAML."""
+    facts = {key: value for key, value in model.items() if key not in {"card", "backend"}}
+    lines = [f"{key:10} {', '.join(value) if isinstance(value, list) else value}" for key, value in facts.items()]
+    return "\n".join(
+        [*lines, f"{'runs':10} {_where(model)}", "", yaml.safe_dump(model["card"], sort_keys=False).rstrip()]
+    )
 
 
 def _verdict(parts: wiring.Parts, model: Registered) -> dict[str, Any]:

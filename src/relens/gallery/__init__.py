@@ -1,13 +1,17 @@
-"""The truth about objects: galleries, pictures, items, objects with their crops, vectors and labels, tombstones.
+"""The truth about objects: galleries, pictures, items, objects with their crops, vectors and labels, tombstones, tail.
 
 Every gallery has a sequence, taken under its row lock, so that it never skips; what a plan staged becomes visible with
 the sequence that the plan takes. Ids of objects are increasing and never used again. Searching is not done here.
 """
 
+from relens.gallery.deleting import dead_since
 from relens.gallery.galleries import (
+    RETENTIONS,
     Gallery,
+    Retention,
     by_id,
     check_name,
+    check_retention,
     count_objects,
     create,
     every,
@@ -15,55 +19,65 @@ from relens.gallery.galleries import (
     get,
     lock,
     remove,
+    set_retention,
     take_sequence,
 )
-from relens.gallery.reading import StoredObject, crop_location, dead_since, describe, get_object
+from relens.gallery.items import Item
+from relens.gallery.reading import (
+    KnownPicture,
+    StoredObject,
+    crop_location,
+    describe,
+    find_picture,
+    get_object,
+    picture_of,
+)
 from relens.gallery.staging import (
-    Item,
     NewObject,
     NewPicture,
     Partition,
+    add,
     count_released,
-    count_staged,
-    discard,
     known_pictures,
-    release_orphans,
     stage,
     staged_elsewhere,
     staged_partitions,
     staged_vectors,
-    upsert_items,
 )
 
 __all__ = [
+    "RETENTIONS",
     "Gallery",
     "Item",
+    "KnownPicture",
     "NewObject",
     "NewPicture",
     "Partition",
+    "Retention",
     "StoredObject",
+    "add",
     "by_id",
     "check_name",
+    "check_retention",
     "count_objects",
     "count_released",
-    "count_staged",
     "create",
     "crop_location",
     "dead_since",
     "describe",
-    "discard",
     "every",
     "find",
+    "find_picture",
     "get",
     "get_object",
     "known_pictures",
     "lock",
-    "release_orphans",
+    "picture_of",
     "remove",
+    "set_retention",
     "stage",
     "staged_elsewhere",
     "staged_partitions",
     "staged_vectors",
     "take_sequence",
-    "upsert_items",
 ]

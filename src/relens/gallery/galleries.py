@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
 from relens.errors import BadInput, Missing
+from relens.gallery.deleting import living, published
 from relens.store import Tx, insert_if_absent
-from relens.store.schema import galleries, items, objects, pictures, tombstones
+from relens.store.schema import galleries, items, objects, plans
+
+Retention = Literal["originals", "crops", "none"]
+"""What a gallery keeps of pictures: their bytes and the crops, the crops, or nothing but boxes, names and vectors."""
+RETENTIONS: tuple[Retention, ...] = get_args(Retention)
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -24,6 +29,15 @@ class Gallery:
     recipe: str
     sequence: int
     created_at: float
+    retention: Retention = "crops"
+
+
+def check_retention(given: str) -> Retention:
+    """What to keep, by its word. BadInput for another."""
+    for known in RETENTIONS:
+        if given == known:
+            return known
+    raise BadInput("gallery.bad-retention", f"{given!r} is no retention", hint=f"one of {', '.join(RETENTIONS)}")
 
 
 def check_name(name: str) -> None:
@@ -36,11 +50,17 @@ def check_name(name: str) -> None:
         )
 
 
-def create(tx: Tx, name: str, recipe: str, now: float) -> Gallery | None:
+def create(tx: Tx, name: str, recipe: str, now: float, *, retention: Retention = "crops") -> Gallery | None:
     """A new, empty gallery at sequence 0; None if somebody else has just made one of that name."""
     check_name(name)
-    inserted = insert_if_absent(tx, galleries, galleries.c.id, name=name, recipe=recipe, sequence=0, created_at=now)
-    return None if inserted is None else Gallery(inserted, name, recipe, 0, now)
+    values = {"name": name, "recipe": recipe, "sequence": 0, "created_at": now, "retention": retention}
+    inserted = insert_if_absent(tx, galleries, galleries.c.id, **values)
+    return None if inserted is None else Gallery(inserted, name, recipe, 0, now, retention)
+
+
+def set_retention(tx: Tx, gallery: int, retention: Retention) -> None:
+    """What is to be kept of pictures from now on. Call `lock` first. What is stored already, a purge brings in line."""
+    tx.execute(sa.update(galleries).where(galleries.c.id == gallery).values(retention=retention))
 
 
 def find(tx: Tx, name: str) -> Gallery | None:
@@ -91,14 +111,12 @@ def remove(tx: Tx, gallery: int, now: float) -> None:
 
 
 def count_objects(tx: Tx, gallery: int) -> dict[str, int]:
-    """How many pictures, items and objects a gallery holds, those that are staged included, deleted ones not."""
-    alive = ~sa.exists().where(tombstones.c.object == objects.c.id)
-    counted = {
-        "pictures": sa.select(sa.func.count()).where(pictures.c.gallery == gallery, ~pictures.c.released),
-        "items": sa.select(sa.func.count()).select_from(items).where(items.c.gallery == gallery),
-        "objects": sa.select(sa.func.count()).select_from(objects).where(objects.c.gallery == gallery, alive),
-    }
-    return {name: int(tx.execute(query).scalar_one()) for name, query in counted.items()}
+    """How many pictures, items and objects a gallery shows; what open plans have staged is not among them."""
+    shown = sa.select(sa.func.count(items.c.picture.distinct()), sa.func.count()).where(items.c.gallery == gallery)
+    pictures, things = tx.execute(shown).one()
+    alive = sa.select(sa.func.count()).select_from(objects.outerjoin(plans, plans.c.id == objects.c.plan))
+    found = tx.execute(alive.where(objects.c.gallery == gallery, published(), living())).scalar_one()
+    return {"pictures": int(pictures), "items": int(things), "objects": int(found)}
 
 
 def _galleries() -> sa.Select[Any]:

@@ -1,4 +1,4 @@
-"""What answers read: objects by id with picture, items and labels, where crops lie, and what was deleted."""
+"""What answers read: objects by id with picture, items and labels, and where crops lie."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from relens.errors import Missing
 from relens.gallery.batches import batches
-from relens.gallery.staging import Item
+from relens.gallery.deleting import living, published
+from relens.gallery.items import Item, item_of
 from relens.store import Tx
+from relens.store.catalog import last_id
 from relens.store.schema import crops, galleries, items, labels, objects, pictures, plans, tombstones
 from relens.values import Box, Label, PictureInfo
 
@@ -32,6 +32,7 @@ class StoredObject:
     picture: PictureInfo
     items: tuple[Item, ...]
     sequence: int | None
+    landmarks: Sequence[Sequence[float]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -71,14 +72,6 @@ _LABELS = sa.select(labels.c.object, labels.c.labels).where(labels.c.object.in_(
 _ITEMS = sa.select(items).where(items.c.picture.in_(sa.bindparam("ids", expanding=True))).order_by(items.c.key)
 
 
-def dead_since(tx: Tx, gallery: int, after: int, upto: int) -> NDArray[np.int64]:
-    """Ids of objects deleted after one sequence and up to another, increasing."""
-    query = sa.select(tombstones.c.object).where(
-        tombstones.c.gallery == gallery, tombstones.c.sequence > after, tombstones.c.sequence <= upto
-    )
-    return np.array(sorted(tx.execute(query).scalars()), dtype=np.int64)
-
-
 def describe(tx: Tx, ids: Sequence[int], *, model: str | None = None) -> dict[int, StoredObject]:
     """Objects by id with picture, items and labels (those of `model`, or of any). Unknown ids are left out."""
     found: dict[int, StoredObject] = {}
@@ -99,11 +92,53 @@ def describe(tx: Tx, ids: Sequence[int], *, model: str | None = None) -> dict[in
 def get_object(tx: Tx, object_id: int) -> StoredObject:
     """An object by id. Missing if there is none or its plan has not published it; gone if it was deleted."""
     found = describe(tx, [object_id]).get(object_id)
-    if found is None or found.sequence is None:
+    collected = found is None and 0 < object_id <= last_id(tx, objects.name)
+    if (found is None or found.sequence is None) and not collected:
         raise Missing("gallery.no-object", f"there is no object {object_id}")
-    if _is_dead(tx, object_id):
+    if found is None or _is_dead(tx, object_id):
         raise Missing("gallery.object-deleted", f"object {object_id} was deleted", gone=True)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPicture:
+    """A picture that a gallery holds. `staged` says that the plan which brought it has not published it yet.
+
+    `objects` are ids of its living objects, in order.
+    """
+
+    id: int
+    objects: tuple[int, ...]
+    staged: bool
+
+
+def find_picture(tx: Tx, gallery: int, sha256: str) -> KnownPicture | None:
+    """A picture that is not released, by its SHA-256; None if the gallery holds none."""
+    where = (pictures.c.gallery == gallery, pictures.c.sha256 == sha256, ~pictures.c.released)
+    picture = tx.execute(sa.select(pictures.c.id).where(*where)).scalar_one_or_none()
+    if picture is None:
+        return None
+    query = (
+        sa.select(objects.c.id, published().label("published"))
+        .outerjoin(plans, plans.c.id == objects.c.plan)
+        .where(objects.c.picture == picture, living())
+        .order_by(objects.c.id)
+    )
+    rows = tx.execute(query).all()
+    return KnownPicture(picture, tuple(row.id for row in rows), any(not row.published for row in rows))
+
+
+def picture_of(tx: Tx, picture: int) -> tuple[PictureInfo, list[int]]:
+    """A picture by id, and the ids of the objects in it that the gallery shows, in order."""
+    row = tx.execute(sa.select(pictures).where(pictures.c.id == picture)).mappings().one()
+    query = (
+        sa.select(objects.c.id)
+        .outerjoin(plans, plans.c.id == objects.c.plan)
+        .where(objects.c.picture == picture, living(), published())
+        .order_by(objects.c.id)
+    )
+    info = PictureInfo(row["sha256"], row["width"], row["height"], row["uri"])
+    return info, list(tx.execute(query).scalars())
 
 
 def crop_location(tx: Tx, object_id: int) -> tuple[str, int, int]:
@@ -128,14 +163,14 @@ def _stored(row: sa.RowMapping, names: tuple[Label, ...], shown: tuple[Item, ...
         picture=PictureInfo(row["sha256"], row["width"], row["height"], shown[0].uri if shown else row["uri"]),
         items=shown,
         sequence=row["visible"],
+        landmarks=row["landmarks"],
     )
 
 
 def _items_of(tx: Tx, picture_ids: set[int]) -> dict[int, tuple[Item, ...]]:
     shown: dict[int, list[Item]] = {}
     for row in tx.execute(_ITEMS, {"ids": sorted(picture_ids)}).mappings():
-        fields = {name: row[name] for name in Item.__dataclass_fields__}
-        shown.setdefault(row["picture"], []).append(Item(**fields))
+        shown.setdefault(row["picture"], []).append(item_of(row))
     return {picture: tuple(found) for picture, found in shown.items()}
 
 

@@ -1,8 +1,12 @@
-"""What plans write: pictures with their objects, items, and what becomes of pictures that lose their items."""
+"""What plans and single enrolments write: pictures with their objects, and where crops and vectors of these lie.
+
+What a plan stages is known at once, so that nobody brings it twice, and shown when the plan has taken its sequence. A
+single enrolment is shown with a sequence of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,36 +15,20 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from relens.gallery.batches import batches
+from relens.gallery.deleting import living
+from relens.gallery.items import Item
+from relens.gallery.texts import add_texts
 from relens.store import Tx
-from relens.store.schema import crops, items, labels, objects, orphans, pictures, plans, tombstones, vectors
+from relens.store.schema import crops, labels, objects, pictures, plans, tombstones, vectors
 from relens.values import Box, Label
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """What the user calls a thing. `key` is his id; `data` are his free columns."""
-
-    key: str
-    uri: str
-    day: str
-    title: str | None = None
-    price: float | None = None
-    shop: str | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        known = {"title": self.title, "price": self.price, "shop": self.shop}
-        present = {name: value for name, value in known.items() if value is not None}
-        ours = {"id": self.key, "uri": self.uri, "day": self.day} | present
-        return ours | dict(self.data) | ours  # a free column never speaks for one of ours
-
-
-@dataclass(frozen=True, slots=True)
 class NewObject:
-    """An object to be staged: where it is, what it is, and where its crop and vector lie.
+    """An object to be written: where it is, what it is, and where its crop and vector lie.
 
     crop       shard, offset and length; None if no crop is kept
-    vector     file and row; None if it has none
+    vector     file and row; None if it has none, or has it in the tail
     cut        what of the picture the crop shows; None if that is the box
     landmarks  points of the picture, as shares of its width and height
     space      of the vector, where it is not the one that all have
@@ -104,23 +92,6 @@ def staged_elsewhere(tx: Tx, gallery: int, plan: int, sha256s: Iterable[str]) ->
     return found
 
 
-def discard(tx: Tx, gallery: int, plan: int, sequence: int) -> list[int]:
-    """Delete, as of `sequence`, all that a plan staged, with the items that show its pictures. Ids of the objects.
-
-    Call `lock` first. A later import of such a picture makes new objects.
-    """
-    deleted = sa.exists().where(tombstones.c.object == objects.c.id)
-    query = sa.select(objects.c.id, objects.c.picture).where(objects.c.plan == plan, ~deleted).order_by(objects.c.id)
-    rows = tx.execute(query).all()
-    for some in batches(sorted({row.picture for row in rows})):
-        tx.execute(sa.delete(items).where(items.c.picture.in_(some)))
-        tx.execute(sa.update(pictures).where(pictures.c.id.in_(some)).values(released=True))
-    if rows:
-        dead = [{"object": row.id, "gallery": gallery, "plan": plan, "sequence": sequence} for row in rows]
-        tx.execute(sa.insert(tombstones), dead)
-    return [row.id for row in rows]
-
-
 def count_released(tx: Tx, plan: int) -> int:
     """How many objects a plan has deleted because the items that showed them show other pictures now."""
     query = sa.select(sa.func.count()).select_from(tombstones).where(tombstones.c.plan == plan)
@@ -133,67 +104,20 @@ def stage(tx: Tx, gallery: int, plan: int, new: Sequence[NewPicture], *, space: 
     `space` is that of the vectors, `model` the digest of the model that gave the labels. Call `lock` first, and make
     sure that the gallery knows none of the pictures.
     """
-    if not new:
-        return {}
-    inserted = tx.execute(
-        sa.insert(pictures).returning(pictures.c.id, sort_by_parameter_order=True),
-        [_picture_row(gallery, picture) for picture in new],
-    )
-    ids = {picture.sha256: int(picture_id) for picture, (picture_id,) in zip(new, inserted, strict=True)}
-    staged = [(ids[picture.sha256], picture.item.day, found) for picture in new for found in picture.objects]
-    _stage_objects(tx, gallery, plan, staged, space=space, model=model)
+    ids = _insert_pictures(tx, gallery, new)
+    found = [(ids[picture.sha256], picture.item.day, one) for picture in new for one in picture.objects]
+    _insert_objects(tx, gallery, found, space=space, model=model, plan=plan, sequence=None)
     return ids
 
 
-def upsert_items(
-    tx: Tx, gallery: int, plan: int, shown: Sequence[tuple[Item, int]], *, undated: Collection[str] = (), now: float
-) -> None:
-    """Write items with the pictures that they show; what is unchanged is not written.
+def add(tx: Tx, gallery: int, sequence: int, new: NewPicture) -> tuple[int, list[int]]:
+    """Insert a picture with its objects, visible with `sequence`: its id, and theirs in order.
 
-    Items whose key is in `undated` keep the day that they have. A picture that an item leaves is noted as a possible
-    orphan.
+    Call `lock` first, and make sure that the gallery does not know the picture.
     """
-    left: set[int] = set()
-    for some in batches(shown):
-        query = sa.select(items).where(items.c.gallery == gallery, items.c.key.in_([item.key for item, _ in some]))
-        before = {row["key"]: row for row in tx.execute(query).mappings()}
-        fresh = []
-        for item, picture in some:
-            row = _item_row(gallery, item, picture, now)
-            old = before.get(item.key)
-            if old is not None and item.key in undated:
-                row["day"] = old["day"]
-            if old is None:
-                fresh.append(row)
-            elif any(old[name] != value for name, value in row.items() if name != "updated_at"):
-                tx.execute(sa.update(items).where(items.c.id == old["id"]).values(**row))
-                if old["picture"] != picture:
-                    left.add(old["picture"])
-        if fresh:
-            tx.execute(sa.insert(items), fresh)
-    known = set(tx.execute(sa.select(orphans.c.picture).where(orphans.c.plan == plan)).scalars())
-    if left - known:
-        tx.execute(sa.insert(orphans), [{"plan": plan, "picture": picture} for picture in sorted(left - known)])
-
-
-def release_orphans(tx: Tx, gallery: int, plan: int, sequence: int) -> list[int]:
-    """Delete, as of `sequence`, the objects of pictures that lost their last item in this plan. Their ids.
-
-    Call `lock` first. A later import of such a picture makes new objects.
-    """
-    has_item = sa.exists().where(items.c.picture == pictures.c.id)
-    lost = sa.select(pictures.c.id).where(
-        pictures.c.id.in_(sa.select(orphans.c.picture).where(orphans.c.plan == plan)), ~pictures.c.released, ~has_item
-    )
-    pictures_lost = list(tx.execute(lost).scalars())
-    dead: list[int] = []
-    for some in batches(pictures_lost):
-        dead += tx.execute(sa.select(objects.c.id).where(objects.c.picture.in_(some))).scalars()
-        tx.execute(sa.update(pictures).where(pictures.c.id.in_(some)).values(released=True))
-    rows = [{"object": one, "gallery": gallery, "plan": plan, "sequence": sequence} for one in sorted(dead)]
-    if rows:
-        tx.execute(sa.insert(tombstones), rows)
-    return sorted(dead)
+    picture = _insert_pictures(tx, gallery, [new])[new.sha256]
+    found = [(picture, new.item.day, one) for one in new.objects]
+    return picture, _insert_objects(tx, gallery, found, space="", model="", plan=None, sequence=sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,18 +132,14 @@ class Partition:
 
 def staged_partitions(tx: Tx, plan: int, as_of: int) -> list[Partition]:
     """What a plan has staged, in order. Another plan may have deleted some of it already, up to `as_of`."""
-    living = sa.func.sum(sa.case((_deleted_by(as_of), 0), else_=1))
+    alive = sa.func.sum(sa.case((living(as_of), 1), else_=0))
     query = (
-        sa.select(objects.c.category, objects.c.day, sa.func.count(), living)
+        sa.select(objects.c.category, objects.c.day, sa.func.count(), alive)
         .where(objects.c.plan == plan)
         .group_by(objects.c.category, objects.c.day)
         .order_by(objects.c.category, objects.c.day)
     )
     return [Partition(category, day, int(staged), int(alive)) for category, day, staged, alive in tx.execute(query)]
-
-
-def _deleted_by(sequence: int) -> sa.ColumnElement[bool]:
-    return sa.exists().where(tombstones.c.object == objects.c.id, tombstones.c.sequence <= sequence)
 
 
 def staged_vectors(
@@ -236,7 +156,7 @@ def staged_vectors(
                 objects.c.category == part.category,
                 objects.c.day == part.day,
                 objects.c.id > after,
-                ~_deleted_by(as_of),
+                living(as_of),
             )
             .order_by(objects.c.id)
             .limit(batch)
@@ -245,17 +165,6 @@ def staged_vectors(
             return
         yield np.array([row.id for row in rows], dtype=np.int64), [(row.file, row.row) for row in rows]
         after = rows[-1].id
-
-
-def count_staged(tx: Tx, plan: int, category: str, day: str, among: Collection[int]) -> int:
-    """How many of these objects a plan has staged in a category and day."""
-    counted = 0
-    for some in batches(sorted(among)):
-        query = sa.select(sa.func.count()).where(
-            objects.c.id.in_(some), objects.c.plan == plan, objects.c.category == category, objects.c.day == day
-        )
-        counted += int(tx.execute(query).scalar_one())
-    return counted
 
 
 def _picture_row(gallery: int, picture: NewPicture) -> dict[str, Any]:
@@ -271,23 +180,38 @@ def _picture_row(gallery: int, picture: NewPicture) -> dict[str, Any]:
     }
 
 
-def _item_row(gallery: int, item: Item, picture: int, now: float) -> dict[str, Any]:
-    fields = {name: getattr(item, name) for name in Item.__dataclass_fields__}
-    return fields | {"data": dict(item.data), "gallery": gallery, "picture": picture, "updated_at": now}
+def _insert_pictures(tx: Tx, gallery: int, new: Sequence[NewPicture]) -> dict[str, int]:
+    if not new:
+        return {}
+    inserted = tx.execute(
+        sa.insert(pictures).returning(pictures.c.id, sort_by_parameter_order=True),
+        [_picture_row(gallery, picture) for picture in new],
+    )
+    return {picture.sha256: int(picture_id) for picture, (picture_id,) in zip(new, inserted, strict=True)}
 
 
-def _stage_objects(
-    tx: Tx, gallery: int, plan: int, staged: Sequence[tuple[int, str, NewObject]], *, space: str, model: str
-) -> None:
-    if not staged:
-        return
+def _insert_objects(
+    tx: Tx,
+    gallery: int,
+    found: Sequence[tuple[int, str, NewObject]],
+    *,
+    space: str,
+    model: str,
+    plan: int | None,
+    sequence: int | None,
+) -> list[int]:
+    """Objects with the picture and day of each, their crops and labels. Ids in order."""
+    if not found:
+        return []
+    owner = {"gallery": gallery, "plan": plan, "sequence": sequence}
     inserted = tx.execute(
         sa.insert(objects).returning(objects.c.id, sort_by_parameter_order=True),
-        [_object_row(gallery, plan, picture, day, found) for picture, day, found in staged],
+        [owner | _object_row(picture, day, one) for picture, day, one in found],
     )
     ids = [int(object_id) for (object_id,) in inserted]
-    rows = [(object_id, found) for object_id, (_, _, found) in zip(ids, staged, strict=True)]
+    rows = [(object_id, one) for object_id, (_, _, one) in zip(ids, found, strict=True)]
     describe_new(tx, gallery, rows, space=space, model=model)
+    return ids
 
 
 def describe_new(tx: Tx, gallery: int, rows: Sequence[tuple[int, NewObject]], *, space: str, model: str) -> None:
@@ -307,33 +231,27 @@ def describe_new(tx: Tx, gallery: int, rows: Sequence[tuple[int, NewObject]], *,
         if some:
             tx.execute(sa.insert(table), some)
     if texts := [(i, o.text) for i, o in rows if o.text]:
-        from relens.gallery.texts import add_texts  # noqa: PLC0415
-
         add_texts(tx, gallery, texts)
 
 
-def _crop_row(object_id: int, found: NewObject) -> dict[str, Any]:
-    assert found.crop is not None
-    shard, offset, length = found.crop
-    cut = found.cut
-    sides = {side: None if cut is None else getattr(cut, side) for side in "xywh"}
-    return {"object": object_id, "shard": shard, "offset": offset, "length": length, **sides}
-
-
-def _object_row(gallery: int, plan: int, picture: int, day: str, found: NewObject) -> dict[str, Any]:
-    box = found.box
+def _object_row(picture: int, day: str, one: NewObject) -> dict[str, Any]:
+    box = one.box
     return {
-        "gallery": gallery,
         "picture": picture,
-        "plan": plan,
-        "sequence": None,
         "x": box.x,
         "y": box.y,
         "w": box.w,
         "h": box.h,
-        "landmarks": [list(point) for point in found.landmarks] or None,
-        "score": found.score,
-        "category": found.category,
+        "landmarks": [list(point) for point in one.landmarks] or None,
+        "score": one.score,
+        "category": one.category,
         "day": day,
-        "attributes": dict(found.attributes),
+        "attributes": dict(one.attributes),
     }
+
+
+def _crop_row(object_id: int, one: NewObject) -> dict[str, Any]:
+    assert one.crop is not None
+    shard, offset, length = one.crop
+    sides = {side: None if one.cut is None else getattr(one.cut, side) for side in "xywh"}
+    return {"object": object_id, "shard": shard, "offset": offset, "length": length, **sides}

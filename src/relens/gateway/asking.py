@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from relens import gallery as galleries
 from relens import releases
 from relens.config import Settings
-from relens.errors import BadInput, RelensError
+from relens.errors import BadInput, Missing, RelensError
+from relens.gallery.texts import find_text
 from relens.gateway.drawing import draw_answer
 from relens.gateway.likeness import likeness_of
 from relens.ledger import ALL
@@ -45,13 +47,7 @@ class Asking:
         `include` may name "vector", "subject" and "heatmap". BadInput for a picture that cannot be used.
         """
         _check_include(include)
-        release = self._recipe_release(self._book.lens(recipe))
-        question = Question(
-            "recognize", release.name, data, include=tuple(include), timeout_s=self._settings.server.timeout_s
-        )
-        answer = self._ask(release.lens, question)
-        assert isinstance(answer, Recognition)
-        return answer
+        return self._recognize(self._recipe_release(self._book.lens(recipe)), data, include)
 
     def search(
         self,
@@ -63,26 +59,16 @@ class Asking:
         hints: Hints = NO_HINTS,
         threshold: float | None = None,
     ) -> SearchAnswer:
-        """The `k` objects of a gallery that look most like the picture, best first, as of the gallery's newest view.
+        """The `k` objects of a gallery that look most like the picture, best first, as of now.
 
         where      which objects may answer
         hints      what is known of the thing, for the recipe's rules of ranking
         threshold  cosine under which nothing matches, instead of the recipe's
         """
-        with self._catalog.read() as tx:
-            live = releases.point(tx, gallery)
-        question = Question(
-            "search",
-            live.release,
-            data,
-            k=k,
-            must_see=live.sequence,
-            timeout_s=self._settings.server.timeout_s,
-            where=where,
-            hints=hints,
-            threshold=threshold,
-        )
-        answer = self._ask(live.lens, question)
+        _check_threshold(threshold)
+        timeout_s = self._settings.server.timeout_s
+        question = Question("search", "", data, k, timeout_s=timeout_s, where=where, hints=hints, threshold=threshold)
+        answer = self._ask_live(gallery, question)
         assert isinstance(answer, SearchAnswer)
         return answer
 
@@ -93,8 +79,6 @@ class Asking:
         """
         if not 1 <= k <= MAX_TEXTS:
             raise BadInput("serving.bad-k", f"k is {k}, not 1 to {MAX_TEXTS}")
-        from relens.gallery.texts import find_text  # noqa: PLC0415
-
         with self._catalog.read() as tx:
             live = releases.point(tx, gallery)
             held = galleries.get(tx, gallery)
@@ -106,22 +90,24 @@ class Asking:
     def verify(self, one: bytes, other: bytes, *, recipe: str | Path, threshold: float | None = None) -> Verification:
         """Whether the strongest objects of two pictures are the same, by the cosine of their vectors.
 
-        BadInput, saying which picture, if nothing is found in one; Conflict if the two have no common space.
+        BadInput, saying which picture, if one cannot be used or nothing is found in it; also for objects of two
+        categories.
         """
-        answers = [self.recognize(data, recipe=recipe, include=("vector",)) for data in (one, other)]
+        _check_threshold(threshold)
+        lens = self._book.lens(recipe)
+        release = self._recipe_release(lens)
+        answers = [self._numbered(number, data, release) for number, data in enumerate((one, other), 1)]
         best = [_strongest(answer, number) for number, answer in enumerate(answers, 1)]
-        if best[0].category != best[1].category or answers[0].release != answers[1].release:
+        if best[0].category != best[1].category:
             raise BadInput(
                 "gateway.not-alike",
                 f"the first picture shows a {best[0].category}, the second a {best[1].category}",
                 hint="objects of different kinds are not compared",
             )
-        with self._catalog.read() as tx:
-            lens = releases.get_lens(tx, releases.get(tx, answers[0].release).lens)
         vectors = [np.asarray(found.attributes["vector"], np.float64) for found in best]
         cosine = float(vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]))
         return Verification(
-            release=answers[0].release,
+            release=release.name,
             score=cosine,
             threshold=lens.thresholds.get("match") if threshold is None else threshold,
             boxes=(best[0].box, best[1].box),
@@ -145,7 +131,8 @@ class Asking:
             with self._catalog.read() as tx:
                 stored = galleries.describe(tx, ids)
             told = {one: [item.to_json().get(same or "") for item in found.items] for one, found in stored.items()}
-            return {one: str(values[0]) for one, values in told.items() if values and values[0] is not None}
+            known = {one: [value for value in values if value is not None] for one, values in told.items()}
+            return {one: str(values[0]) for one, values in known.items() if values}
 
         return likeness_of(segments, view.dead, None if same is None else things)
 
@@ -158,6 +145,32 @@ class Asking:
             max_progressive_pixels=given.max_progressive_pixels,
         )
         return draw_answer(data, answer, limits)
+
+    def _recognize(self, release: Release, data: bytes, include: Sequence[str]) -> Recognition:
+        question = Question(
+            "recognize", release.name, data, include=tuple(include), timeout_s=self._settings.server.timeout_s
+        )
+        answer = self._ask(release.lens, question)
+        assert isinstance(answer, Recognition)
+        return answer
+
+    def _numbered(self, number: int, data: bytes, release: Release) -> Recognition:
+        """What is in one of two pictures, with its vectors; an error says in which of them."""
+        try:
+            return self._recognize(release, data, ("vector",))
+        except BadInput as error:
+            raise BadInput(error.code, f"picture {number}: {error.message}", hint=error.hint) from error
+
+    def _ask_live(self, gallery: str, question: Question, tries: int = 3) -> Any:
+        """Ask what answers for a gallery now; anew, if that is retired while the question is on its way."""
+        with self._catalog.read() as tx:
+            live = releases.point(tx, gallery)
+        try:
+            return self._ask(live.lens, replace(question, release=live.release, must_see=live.sequence))
+        except Missing as error:
+            if error.code != "releases.retired" or tries == 1:
+                raise
+            return self._ask_live(gallery, question, tries - 1)
 
     def _ask(self, lens: str, question: Question) -> Any:
         start = time.perf_counter()
@@ -205,6 +218,13 @@ def _strongest(answer: Recognition, number: int) -> FoundObject:
 def _text_match(stored: galleries.StoredObject, score: float) -> TextMatch:
     items = tuple(item.to_json() for item in stored.items)
     return TextMatch(stored.id, score, str(stored.attributes.get("text", "")), stored.box, stored.picture, items)
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise BadInput(
+            "gateway.bad-threshold", f"threshold {threshold} is no cosine", hint="give a number from -1 to 1"
+        )
 
 
 def _check_include(include: Sequence[str]) -> None:

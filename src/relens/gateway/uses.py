@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relens import bulk, releases
+from relens import backup, bulk, collection, releases
 from relens import gallery as galleries
+from relens.backup import BackupFolder
 from relens.bulk import ImportRequest
 from relens.config import Home, Settings
-from relens.errors import BadInput, Broken, Conflict, RelensError
+from relens.errors import Broken, Conflict
 from relens.gallery import StoredObject
 from relens.gateway import views
+from relens.gateway.asking import Asking
+from relens.gateway.keeping import Keeping
 from relens.jobs import plans
 from relens.models import registry
-from relens.recipes import INCLUDES, Lens, RecipeBook
-from relens.releases import Release
-from relens.serving import Answerer, Question
+from relens.recipes import RecipeBook
+from relens.serving import Answerer
 from relens.store import Blobs, Catalog
-from relens.telemetry import LATENCY, PHASES, REQUESTS
-from relens.values import Recognition, SearchAnswer
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
+LEAST_AGE_S = 600.0
+"""What is younger is never collected: somebody may be about to name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,11 @@ class Waiting:
     continued: bool
 
 
-class Gateway:
+def _untold(_done: int, _total: int) -> None:
+    """For who does not want to know how far it is."""
+
+
+class Gateway(Asking, Keeping):
     """Every use, over one home. Safe to use from many threads."""
 
     def __init__(
@@ -57,68 +61,17 @@ class Gateway:
         self._book = book
         self._answers = answers
 
-    # -- questions
-
-    def recognize(self, data: bytes, *, recipe: str | Path, include: Sequence[str] = ()) -> Recognition:
-        """What is in a picture (its bytes), under the lens that the recipe resolves to now.
-
-        `recipe` is a name, or the path of a file, which only a caller on this machine should choose.
-        `include` may name "vector", "subject" and "heatmap". BadInput for a picture that cannot be used.
-        """
-        _check_include(include)
-        release = self._recipe_release(self._book.lens(recipe))
-        question = Question(
-            "recognize", release.name, data, include=tuple(include), timeout_s=self._settings.server.timeout_s
-        )
-        answer = self._ask(release.lens, question)
-        assert isinstance(answer, Recognition)
-        return answer
-
-    def search(self, data: bytes, *, gallery: str, k: int = 10) -> SearchAnswer:
-        """The `k` objects of a gallery that look most like the picture, best first, as of the gallery's newest view."""
-        with self._catalog.read() as tx:
-            live = releases.point(tx, gallery)
-        timeout_s = self._settings.server.timeout_s
-        question = Question("search", live.release, data, k=k, must_see=live.sequence, timeout_s=timeout_s)
-        answer = self._ask(live.lens, question)
-        assert isinstance(answer, SearchAnswer)
-        return answer
-
-    def _ask(self, lens: str, question: Question) -> Recognition | SearchAnswer:
-        start = time.perf_counter()
-        outcome = "failed"
-        try:
-            answer = self._answers.ask(lens, question)
-            outcome = "answered"
-        except RelensError as error:
-            outcome = error.code
-            raise
-        finally:
-            REQUESTS.labels(question.use, outcome).inc()
-            LATENCY.labels(question.use).observe(time.perf_counter() - start)
-        for phase, took_ms in answer.timings_ms.items():
-            PHASES.labels(question.use, phase).observe(took_ms / 1000)
-        return answer
-
-    def _recipe_release(self, lens: Lens) -> Release:
-        with self._catalog.read() as tx:
-            known = releases.find_recipe_release(tx, lens)
-        if known is not None:
-            return known
-        with self._catalog.begin() as tx:
-            return releases.open_recipe(tx, lens, self._catalog.now(tx))
-
     # -- plans
 
     def start_import(
-        self, source: Path, *, gallery: str, recipe: str | Path | None = None, workers: int = 1
+        self, source: str | Path, *, gallery: str, recipe: str | Path | None = None, workers: int = 1
     ) -> Waiting:
         """Write the plan of an import; the same import, asked for again while unfinished, continues its plan.
 
         The gallery remembers its recipe. Conflict if the recipe resolves to another lens than the gallery keeps.
         """
         galleries.check_name(gallery)
-        found = bulk.find_source(source)
+        found = bulk.find_source(source, self._settings.fetch)
         lens = self._book.lens(recipe or self._recipe_of(gallery))
         request = ImportRequest(
             source=found,
@@ -227,6 +180,36 @@ class Gateway:
         with self._catalog.read() as tx:
             return views.model_json(tx, registry.resolve(tx, reference))
 
+    # -- upkeep
+
+    def back_up(self, folder: Path, *, report: backup.Report = _untold) -> dict[str, Any]:
+        """Add a backup of this home to a folder. Broken or Missing, naming it, for what is damaged or lost.
+
+        `report` is told bytes that are done, and bytes in all.
+        """
+        target = BackupFolder(folder)
+        made, copied = backup.back_up(self._catalog, self._blobs, self._home, target, report)
+        return {
+            "backup": made.name,
+            "folder": str(target.path),
+            "sequences": dict(made.sequences),
+            "blobs": len(made.blobs),
+            "bytes": sum(made.contents().values()),
+            "copied": {"blobs": copied.blobs, "bytes": copied.bytes},
+            "left_out": list(made.left_out),
+        }
+
+    def collect_garbage(
+        self, *, older_than_s: float = 3600.0, dry_run: bool = False, report: collection.Report = _untold
+    ) -> dict[str, Any]:
+        """Remove what nothing can name any more, or only say what would go. Conflict while a backup runs.
+
+        `report` is told blobs that are done, and blobs that may go.
+        """
+        kept = collection.Rules(keep_views=self._settings.gc.keep_views, older_than_s=max(older_than_s, LEAST_AGE_S))
+        found = collection.collect(self._catalog, self._blobs, kept, report, dry_run=dry_run)
+        return {"dry_run": dry_run, **found.to_json()}
+
     # -- health
 
     def missing(self) -> list[str]:
@@ -261,10 +244,3 @@ class Gateway:
         """End the engines and let go of the catalog."""
         self._answers.close()
         self._catalog.close()
-
-
-def _check_include(include: Sequence[str]) -> None:
-    if unknown := sorted(set(include) - set(INCLUDES)):
-        raise BadInput(
-            "gateway.bad-include", f"cannot include {', '.join(unknown)}", hint=f"known: {', '.join(INCLUDES)}"
-        )

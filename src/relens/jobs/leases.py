@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from relens.errors import Conflict
 from relens.jobs.hosts import Worker, is_alive
 from relens.store import Tx
-from relens.store.schema import packs, plans, suspects
+from relens.store.schema import packs, pins, plans, suspects
 
 MAX_ATTEMPTS = 10
 """Errors of disk, catalog or engine in a row after which a pack rests until somebody resumes its plan."""
@@ -102,10 +102,14 @@ def fence(tx: Tx, held: Claim) -> None:
 
 
 def finish(tx: Tx, held: Claim, now: float) -> None:
-    """The pack is done, in the transaction that holds its results. Call `fence` first. Conflict if it is lost."""
+    """The pack is done, in the transaction that holds its results. Call `fence` first. Conflict if it is lost.
+
+    Its pins go with it: what it has stored is named by now.
+    """
     done = {"state": "done", "ended_at": now, "in_hand": None, "error": None, "lease_until": None}
     if tx.execute(sa.update(packs).where(*_held(held)).values(**done)).rowcount != 1:
         raise lease_lost(held)
+    tx.execute(sa.delete(pins).where(pins.c.pack == held.pack))
 
 
 def give_back(tx: Tx, held: Claim) -> None:

@@ -45,13 +45,17 @@ class Hold:
 
         The entry is written down only when this pack has cost a worker already: the first loss makes it careful.
         """
+        self.go_on()
+        if self.claim.careful:
+            with self._catalog.begin() as tx:
+                leases.take_in_hand(tx, self.claim, entry)
+
+    def go_on(self) -> None:
+        """Call while waiting for something. Interrupted if the worker is to stop; Conflict if the lease is lost."""
         if self._stop():
             raise Interrupted
         if self._lost.is_set():
             raise leases.lease_lost(self.claim)
-        if self.claim.careful:
-            with self._catalog.begin() as tx:
-                leases.take_in_hand(tx, self.claim, entry)
 
     def put_down(self) -> None:
         """Call when all entries are worked on: a worker lost from here on blames none of them."""

@@ -5,14 +5,15 @@ arithmetic that was asked for or refuses. What the tensors mean, and which back-
 
 Errors: BadInput `runtimes.bad-spec`, `runtimes.format`, `runtimes.precision`, `runtimes.bad-threads`,
 `runtimes.wrong-shape`, `runtimes.bad-capacity`; Broken `runtimes.load-failed`, `runtimes.wrong-outputs`,
-`runtimes.run-failed`, `runtimes.remote-failed`, `runtimes.bad-answer`; Busy `runtimes.queue-full`,
-`runtimes.queue-closed`.
+`runtimes.run-failed`, `runtimes.remote-failed`, `runtimes.bad-answer`,
+`runtimes.no-environment`; Busy `runtimes.queue-full`, `runtimes.queue-closed`.
 """
 
 from relens.runtimes.base import Backend, ModelSpec, Session
 from relens.runtimes.dummy import Dummy, write_dummy
 from relens.runtimes.dummy import head as dummy_head
 from relens.runtimes.onnx_runtime import OnnxRuntime
+from relens.runtimes.python import Python
 from relens.runtimes.queue import WorkQueue
 from relens.runtimes.remote import Remote
 
@@ -21,6 +22,7 @@ __all__ = [
     "Dummy",
     "ModelSpec",
     "OnnxRuntime",
+    "Python",
     "Remote",
     "Session",
     "WorkQueue",

@@ -23,6 +23,8 @@ from relens.runtimes.base import (
 from relens.values import Floats
 
 ERRORS_ONLY = 3
+PRECISIONS = frozenset({"fp32", "fp16", "int8"})
+"""The file is run in the precision that it was written in; that its card says which, is checked when it comes in."""
 PROVIDER = "CPUExecutionProvider"
 FLOAT = "tensor(float)"
 CAST = {
@@ -45,7 +47,7 @@ class OnnxRuntime:
         return ("cpu",)
 
     def load(self, spec: ModelSpec, *, threads: int = 1) -> OnnxSession:
-        require_runnable(spec, threads, backend=self.name, formats=self.formats, precisions={"fp32"})
+        require_runnable(spec, threads, backend=self.name, formats=self.formats, precisions=PRECISIONS)
         if not spec.path.is_file() or spec.path.stat().st_size == 0:
             raise load_failed(spec, "there is no such file, or it is empty")
         try:

@@ -4,8 +4,9 @@ An answer comes from exactly one release, pinned when the question begins. Which
 """
 
 from relens.serving.core import Engine, InProcess
+from relens.serving.descriptions import Description
 from relens.serving.front import Engines
 from relens.serving.process import serve
 from relens.serving.questions import Answer, Answerer, Question
 
-__all__ = ["Answer", "Answerer", "Engine", "Engines", "InProcess", "Question", "serve"]
+__all__ = ["Answer", "Answerer", "Description", "Engine", "Engines", "InProcess", "Question", "serve"]

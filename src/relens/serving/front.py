@@ -61,7 +61,7 @@ class EngineProcess:
         there.close()
         self.pid = self._process.pid
         self._ids = itertools.count()
-        self._pending: dict[int, Future[dict[str, Any]]] = {}
+        self._pending: dict[int, Future[tuple[dict[str, Any], bytes]]] = {}
         self._lock = threading.Lock()
         self._ready: Future[dict[str, Any]] = Future()
         self.dead = False
@@ -88,7 +88,7 @@ class EngineProcess:
 
     def ask(self, question: Question) -> Answer:
         """Ask and wait. Died if the engine ends first; Busy if the answer does not come in time."""
-        future: Future[dict[str, Any]] = Future()
+        future: Future[tuple[dict[str, Any], bytes]] = Future()
         with self._lock:
             if self.dead:
                 raise Died
@@ -102,13 +102,13 @@ class EngineProcess:
                 self._process.kill()
                 raise Died from None
         try:
-            answer = future.result(question.timeout_s + SLACK_S)
+            answer, body = future.result(question.timeout_s + SLACK_S)
         except FutureTimeout:
             self._pending.pop(number, None)
             raise Busy("serving.timeout", f"no answer within {question.timeout_s:g} s") from None
         if "error" in answer:
             raise error_from_header(answer["error"])
-        return read_answer(question.use, answer["answer"])
+        return read_answer(question.use, answer["answer"], body)
 
     def to_json(self) -> dict[str, Any]:
         state = "dead" if self.dead else "ready" if self._ready.done() else "loading"
@@ -127,13 +127,13 @@ class EngineProcess:
     def _listen(self) -> None:
         try:
             while (frame := receive_frame(self._connection)) is not None:
-                header, _ = frame
+                header, body = frame
                 if "id" not in header:
                     self._ready.set_result(header)
                     continue
                 waiting = self._pending.pop(header["id"], None)
                 if waiting is not None:
-                    waiting.set_result(header)
+                    waiting.set_result((header, body))
         except (OSError, ValueError) as error:
             log.warning("the line to an engine broke", pid=self.pid, error=str(error))
         finally:

@@ -18,7 +18,7 @@ import structlog
 from relens.errors import Broken, Busy, RelensError
 from relens.runtimes import WorkQueue
 from relens.serving.core import Engine
-from relens.serving.questions import Question, error_to_header, receive_frame, send_frame
+from relens.serving.questions import Question, error_to_header, pack_answer, receive_frame, send_frame
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +36,10 @@ class _Line:
         self.connection = connection
         self._sending = threading.Lock()
 
-    def send(self, header: dict[str, Any]) -> None:
+    def send(self, header: dict[str, Any], body: bytes = b"") -> None:
         with self._sending:
             try:
-                send_frame(self.connection, header)
+                send_frame(self.connection, header, body)
             except OSError:
                 log.info("the front has gone; an answer is dropped")
 
@@ -76,7 +76,8 @@ def _work(engine: Engine, jobs: WorkQueue[_Job], line: _Line) -> None:
         if job is None:
             return
         try:
-            line.send({"id": job.id, "answer": engine.answer(job.question).to_json()})
+            answer, body = pack_answer(engine.answer(job.question))
+            line.send({"id": job.id, "answer": answer}, body)
         except RelensError as error:
             line.fail(job, error)
         except Exception as error:

@@ -1,7 +1,7 @@
 """What is asked of an engine, and how questions and answers travel: length-prefixed frames over a socket pair.
 
 A frame is two big-endian 32-bit lengths, a JSON header and a body of bytes. Questions carry pictures as bytes, answers
-are small JSON values.
+are small JSON values; a description has its crops and vectors in the body.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any, Literal, Protocol
 
 from relens.errors import FAMILIES, Broken, RelensError
 from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
+from relens.serving.descriptions import Description
 from relens.values import Recognition, SearchAnswer
 
 LENGTHS = struct.Struct(">II")
 
-Answer = Recognition | SearchAnswer
+Answer = Recognition | SearchAnswer | Description
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Question:
     threshold  cosine under which nothing matches; None: that of the lens, if it has one
     """
 
-    use: Literal["recognize", "search"]
+    use: Literal["recognize", "search", "describe"]
     release: str
     data: bytes
     k: int = 10
@@ -80,8 +81,15 @@ class Answerer(Protocol):
     def close(self) -> None: ...
 
 
-def read_answer(use: str, given: dict[str, Any]) -> Answer:
-    """An answer from its JSON form."""
+def pack_answer(answer: Answer) -> tuple[dict[str, Any], bytes]:
+    """An answer as the JSON and the body of a frame."""
+    return answer.to_frame() if isinstance(answer, Description) else (answer.to_json(), b"")
+
+
+def read_answer(use: str, given: dict[str, Any], body: bytes = b"") -> Answer:
+    """The inverse of `pack_answer`."""
+    if use == "describe":
+        return Description.from_frame(given, body)
     return Recognition.from_json(given) if use == "recognize" else SearchAnswer.from_json(given)
 
 

@@ -7,7 +7,8 @@ rows. The schema goes forward on start and is refused when a newer relens wrote 
 from __future__ import annotations
 
 import contextlib
-import threading
+import fcntl
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +25,11 @@ SCHEMA_REVISION = "0002"
 """The newest revision in `migrations/`."""
 
 BUSY_TIMEOUT_S = 30
-UPGRADE_LOCK = 0x72656C656E73  # "relens", as a PostgreSQL advisory lock
+POLL_S = 0.05
+UPGRADING = "upgrade"
 
 NOT_THE_CATALOGS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 """Errors of what was asked, as the drivers sort them; all others say that the database does not work."""
-
-_UPGRADING = threading.Lock()  # alembic keeps what it works on in a global
 
 Tx = sa.Connection
 """An open transaction. Parts that write take one; the flow opens it."""
@@ -46,6 +46,21 @@ def insert_if_absent(tx: Tx, table: sa.Table, returning: sa.Column[Any] | None =
         tx.execute(statement)
         return None
     return tx.execute(statement.returning(returning)).scalar_one_or_none()
+
+
+def last_id(tx: Tx, table: str) -> int:
+    """The last id that a table gave to a row, whether that is still there or not; 0 before the first."""
+    if tx.dialect.name == "sqlite":
+        query = sa.text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+        return int(tx.execute(query, {"name": table}).scalar_one_or_none() or 0)
+    sequence = id_sequence(tx, table)
+    asked = f"SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {sequence}"  # noqa: S608 - its own name
+    return int(tx.exec_driver_sql(asked).scalar_one())
+
+
+def id_sequence(tx: Tx, table: str) -> str:
+    """What numbers the rows of a table on PostgreSQL."""
+    return str(tx.execute(sa.select(sa.func.pg_get_serial_sequence(table, "id"))).scalar_one())
 
 
 class Catalog:
@@ -78,30 +93,87 @@ class Catalog:
         with self._translated(), self._engine.connect() as connection, connection.begin():
             yield connection
 
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Tx]:
+        """A reading transaction of one snapshot, on every database. Long ones are for backups and the like."""
+        level = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with self._translated(), self._engine.connect() as opened:
+            connection = opened.execution_options(**level)
+            with connection.begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def hold(self, lock: str, *, alone: bool) -> Iterator[bool]:
+        """Hold a lock of that name among all who use this catalog, alone or with others: whether it was free.
+
+        It does not wait, is no row's lock and belongs to no transaction; it ends with the context or the process.
+        """
+        with (self._file_lock if self.is_sqlite else self._server_lock)(lock, alone=alone) as held:
+            yield held
+
     def now(self, tx: Tx) -> float:
         """Seconds since 1970 by the database's clock, so that hosts agree; SQLite lives on one host and uses its."""
         if self.is_sqlite:
             return time.time()
         return float(tx.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
-    def upgrade(self) -> None:
-        """Bring the schema to this relens's revision. Broken if a newer one has written it."""
+    def upgrade(self, copies: Path | None = None) -> None:
+        """Bring the schema to this relens's revision. Broken if a newer one has written it.
+
+        A catalog with something in it is copied into the folder `copies` first; Broken if there is no room.
+        """
         with self.read() as tx:
-            if _revision(tx) == SCHEMA_REVISION:
+            if revision_of(tx) == SCHEMA_REVISION:
                 return
-        with self.begin() as tx:
-            if not self.is_sqlite:
-                tx.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-            if _revision(tx) == SCHEMA_REVISION:
+        with self._turn(), self.begin() as tx:
+            if revision_of(tx) == SCHEMA_REVISION:
                 return
             # Every command opens a catalog, few change its schema: the migration library is read only for those.
-            from relens.store.upgrading import bring_forward  # noqa: PLC0415
+            from relens.store.copies import copy_catalog  # noqa: PLC0415
+            from relens.store.upgrading import bring_forward, require_known  # noqa: PLC0415
 
-            with _UPGRADING:
-                bring_forward(tx)
+            require_known(revision_of(tx))
+            if copies is not None:
+                copy_catalog(tx, copies, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.now(tx))))
+            bring_forward(tx)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until nobody else upgrades: that may take longer than a writer's patience."""
+        while True:
+            with self.hold(UPGRADING, alone=True) as ours:
+                if ours:
+                    yield
+                    return
+            time.sleep(POLL_S)
 
     def close(self) -> None:
         self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _file_lock(self, lock: str, *, alone: bool) -> Iterator[bool]:
+        kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        with Path(f"{self.url.database}.{lock}.lock").open("a") as file:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    @contextlib.contextmanager
+    def _server_lock(self, lock: str, *, alone: bool) -> Iterator[bool]:
+        key = int.from_bytes(hashlib.sha256(f"relens {lock}".encode()).digest()[:8], signed=True)
+        kind = "" if alone else "_shared"
+        with self._translated(), self._engine.connect() as opened:
+            connection = opened.execution_options(isolation_level="AUTOCOMMIT")  # or it would be a long transaction
+            held = bool(connection.exec_driver_sql(f"SELECT pg_try_advisory_lock{kind}({key})").scalar_one())
+            try:
+                yield held
+            finally:
+                with contextlib.suppress(DBAPIError):  # a connection that is gone holds nothing
+                    if held:
+                        connection.exec_driver_sql(f"SELECT pg_advisory_unlock{kind}({key})")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -148,7 +220,7 @@ def _server_engine(url: sa.URL) -> sa.Engine:
     return sa.create_engine(url, hide_parameters=True, pool_pre_ping=True, pool_size=5, max_overflow=20)
 
 
-def _revision(tx: Tx) -> str | None:
+def revision_of(tx: Tx) -> str | None:
     """The revision that wrote the schema, None if there is none yet."""
     if not sa.inspect(tx).has_table("alembic_version"):
         return None

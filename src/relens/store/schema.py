@@ -114,6 +114,7 @@ galleries = _table(
     Column("created_at", Double, nullable=False),
     Column("removed_at", Double),
     Column("retention", Text, nullable=False, server_default="crops"),  # originals | crops | none
+    Column("tail_from", BigInteger, nullable=False, server_default="0"),  # rows of the tail up to here are forgotten
     Index(
         "ux_galleries_name",
         "name",
@@ -226,6 +227,7 @@ releases = _table(
     _to("lenses.digest", "lens"),
     _to("views.id", "view", nullable=True),
     Column("created_at", Double, nullable=False),
+    Column("retired_at", Double),  # what its view held was purged: it cannot be asked any more
 )
 
 # -- the truth about objects ----------------------------------------------------------------------------------------
@@ -284,6 +286,7 @@ staged_items = Table(
     Column("undated", Boolean, nullable=False),  # an item that exists keeps its day
     Column("data", Document, nullable=False),
     Column("off_shelf", Boolean),  # None: an item that exists keeps its flag
+    Index("ix_staged_items_picture", "picture"),
 )
 
 # Staged by a plan until that takes its sequence; a single enrolment has a sequence of its own.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,12 @@ NOWHERE = hashlib.sha256(b"never stored").hexdigest()
 
 
 class BlobsContract:
-    """Subclass it as `TestX` and give `make`; `damage` too, if files under `path` are copies."""
+    """Subclass it as `TestX` and give `make`; `damage` and `age` too, if files under `path` are copies.
+
+    `many` blobs are enough to need more than one page or folder of a list.
+    """
+
+    many = 300
 
     def make(self, tmp_path: Path) -> Blobs:
         """An empty store."""
@@ -26,6 +32,11 @@ class BlobsContract:
     def damage(self, blobs: Blobs, digest: str, data: bytes) -> None:
         """Put other bytes where the store keeps a blob."""
         blobs.path(digest).write_bytes(data)
+
+    def age(self, blobs: Blobs, digest: str, by_s: float) -> None:
+        """Let a blob have been stored so much earlier, by the store's clock."""
+        path = blobs.path(digest)
+        os.utime(path, times=(path.stat().st_atime, path.stat().st_mtime - by_s))
 
     def test_what_is_put_is_read_back_under_its_sha256(self, tmp_path: Path) -> None:
         blobs = self.make(tmp_path)
@@ -71,7 +82,7 @@ class BlobsContract:
 
     def test_what_is_not_there_is_missing(self, tmp_path: Path) -> None:
         blobs = self.make(tmp_path)
-        for use in (blobs.read, blobs.path, blobs.size, blobs.verify):
+        for use in (blobs.read, blobs.path, blobs.size, blobs.modified, blobs.verify):
             with pytest.raises(Missing) as caught:
                 use(NOWHERE)
             assert caught.value.code == "store.missing-blob"
@@ -100,7 +111,7 @@ class BlobsContract:
 
     def test_every_digest_is_listed_once(self, tmp_path: Path) -> None:
         blobs = self.make(tmp_path)
-        put = {blobs.put(str(number).encode()).digest for number in range(300)}
+        put = {blobs.put(str(number).encode()).digest for number in range(self.many)}
         listed = list(blobs.digests())
         assert len(listed) == len(put)
         assert set(listed) == put
@@ -116,6 +127,41 @@ class BlobsContract:
             assert caught.value.code == "store.corrupt-blob"
             assert digest in caught.value.message
 
+    def test_a_local_file_is_compared_with_its_digest_when_that_is_asked_for(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        digest = blobs.put(b"as it was written").digest
+        assert blobs.path(digest, verify=True).read_bytes() == b"as it was written"
+        self.damage(blobs, digest, b"as it was changed")
+        blobs.path(digest).write_bytes(b"and so was a copy")
+        with pytest.raises(Broken) as caught:
+            blobs.path(digest, verify=True)
+        assert caught.value.code == "store.corrupt-blob"
+
+    def test_storing_the_same_bytes_again_makes_them_new(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        digest = blobs.put(b"same").digest
+        first = blobs.modified(digest)
+        for again in (blobs.put, lambda data: _write(blobs, data)):
+            self.age(blobs, digest, 7200.0)
+            assert round(first - blobs.modified(digest), -2) == 7200.0  # noqa: PLR2004
+            assert again(b"same").digest == digest
+            assert blobs.modified(digest) >= first
+
+    def test_what_is_removed_is_missing_until_it_is_stored_again(self, tmp_path: Path) -> None:
+        blobs = self.make(tmp_path)
+        kept, removed = blobs.put(b"kept"), blobs.put(b"removed")
+        with blobs.path(removed.digest).open("rb") as file:
+            blobs.remove(removed.digest)
+            blobs.remove(removed.digest)
+            blobs.remove(NOWHERE)
+            assert file.read() == b"removed"
+        for use in (blobs.read, blobs.path, blobs.size, blobs.modified, blobs.verify):
+            with pytest.raises(Missing):
+                use(removed.digest)
+        assert list(blobs.digests()) == [kept.digest]
+        assert blobs.put(b"removed") == removed
+        assert blobs.read(removed.digest) == b"removed"
+
     def test_threads_that_put_the_same_bytes_store_them_once(self, tmp_path: Path) -> None:
         blobs = self.make(tmp_path)
         contents = [bytes([number]) * 10_000 for number in range(20)] * 8
@@ -125,3 +171,9 @@ class BlobsContract:
         for blob in set(put):
             blobs.verify(blob.digest)
         assert blobs.sweep(EVERYTHING) == 0
+
+
+def _write(blobs: Blobs, data: bytes) -> Blob:
+    with blobs.writer() as writer:
+        writer.write(data)
+        return writer.finish()

@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 
 from relens.errors import Broken
 from relens.store import Catalog, insert_if_absent
+from relens.store.catalog import last_id
 from relens.store.schema import galleries, lenses, metadata, packs
 from relens.testing.rows import NOW
 
@@ -162,6 +163,48 @@ class CatalogContract:
             tx.execute(sa.insert(lenses).values(digest="d", recipe="r", document=document, created_at=NOW))
         with catalog.read() as tx:
             assert tx.execute(sa.select(lenses.c.document)).scalar_one() == document
+
+    def test_a_snapshot_sees_one_moment_whatever_is_written_meanwhile(self, catalog: Catalog) -> None:
+        with catalog.snapshot() as reading:
+            assert not reading.execute(sa.select(galleries)).all()
+            with catalog.begin() as tx:
+                add_gallery(tx, "later")
+            assert not reading.execute(sa.select(galleries)).all()
+            assert not reading.execute(sa.select(lenses)).all()
+        assert names(catalog) == ["later"]
+
+    # -- locks
+
+    def test_a_lock_is_held_by_one_alone_or_by_many_together(self, catalog: Catalog) -> None:
+        other = Catalog(catalog.url.render_as_string(hide_password=False))
+        with catalog.hold("a", alone=False) as one, other.hold("a", alone=False) as two:
+            assert one
+            assert two
+            with other.hold("a", alone=True) as three, other.hold("b", alone=True) as another:
+                assert not three
+                assert another
+        with catalog.hold("a", alone=True) as one, other.hold("a", alone=False) as two:
+            assert one
+            assert not two
+        with other.hold("a", alone=True) as again:
+            assert again
+        other.close()
+
+    def test_a_lock_ends_with_an_error_and_neither_waits_nor_holds_up_writers(self, catalog: Catalog) -> None:
+        with pytest.raises(ZeroDivisionError), catalog.hold("a", alone=True):
+            raise ZeroDivisionError
+        with catalog.hold("a", alone=True) as held, catalog.begin() as tx:
+            assert held
+            add_gallery(tx, "written")
+        assert names(catalog) == ["written"]
+
+    def test_the_last_id_is_known_when_its_row_is_gone(self, catalog: Catalog) -> None:
+        with catalog.begin() as tx:
+            assert last_id(tx, galleries.name) == 0
+            add_gallery(tx, "one")
+            last = add_gallery(tx, "two")
+            tx.execute(sa.delete(galleries))
+            assert last_id(tx, galleries.name) == last
 
     # -- time and failure
 

@@ -24,13 +24,25 @@ Plan = Mapping[str, Any]
 
 
 class DummyHome:
-    """A home in a folder, with its catalog at a URL; `imports` are settings of that section."""
+    """A home in a folder, with its catalog at a URL; `imports` are settings of that section.
 
-    def __init__(self, path: Path, catalog_url: str, **imports: Any) -> None:
+    With `blobs`, they are at that URL, reached by the settings `blob_store`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        catalog_url: str,
+        *,
+        blobs: str = "",
+        blob_store: Mapping[str, Any] | None = None,
+        **imports: Any,
+    ) -> None:
         self.path = path
         self._opened: list[wiring.Local] = []
         path.mkdir(exist_ok=True)
         settings = {"catalog": catalog_url, "imports": {"pack_size": 8, **imports}}
+        settings |= {"blobs": blobs, "blob_store": dict(blob_store or {})}
         (path / "relens.yaml").write_text(yaml.safe_dump(settings))
         wiring.make_home(path)
         self.recipe.write_text(self.recipe.read_text().replace("effnet-lite0/1", "dummy/1"))

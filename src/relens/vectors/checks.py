@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relens.values import Floats, Vector
-from relens.vectors.exact import search
+from relens.vectors.searching import search
 from relens.vectors.segments import Segment
 
 CHUNK_ROWS = 1 << 14

@@ -59,6 +59,11 @@ def read_vectors(blobs: Blobs, digest: str, rows: NDArray[np.int64] | None, *, s
                 f"vectors {digest} has rows 0 to {len(halves) - 1}; asked were {rows.min()} to {rows.max()}",
             )
         halves = halves[rows]
+    return unit_rows(halves)
+
+
+def unit_rows(halves: NDArray[np.float16]) -> Floats:
+    """Stored rows, (n, d) float16, as they are searched: (n, d) float32 of unit length."""
     vectors = halves.astype(np.float32)
     vectors /= np.sqrt(np.vecdot(vectors, vectors))[:, None]
     return vectors

@@ -119,9 +119,7 @@ def open_segment(blobs: Blobs, digest: str, *, verify: bool) -> Segment:
     manifest = _read_manifest(blobs, digest)
     head = _head(manifest.count, manifest.dim, manifest.space)
     try:
-        if verify:
-            blobs.verify(manifest.data)
-        path = blobs.path(manifest.data)
+        path = blobs.path(manifest.data, verify=verify)
     except (Broken, Missing) as error:
         raise _corrupt(digest, error.message) from error
     mapped = _map(path)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from relens import config, releases
-from relens.bulk import KIND, PACK_STAGE, SEAL_STAGE, Importer, Sealer
+from relens.bulk import KIND, PACK_STAGE, SEAL_STAGE, Importer, Reader, Sealer
 from relens.config import Home, Settings
 from relens.gateway import Gateway
 from relens.jobs import run_worker, this_worker
@@ -20,10 +22,11 @@ from relens.jobs.loop import Handler
 from relens.models import Shelf
 from relens.onboarding import Onboarding
 from relens.recipes import BUILT_IN, Lens, LoadedModel, Pipeline, RecipeBook, built_in
-from relens.runtimes import Dummy, OnnxRuntime
+from relens.runtimes import Dummy, OnnxRuntime, Python, Remote
 from relens.serving import Engine, Engines, InProcess
 from relens.store import Blobs, Catalog, LocalBlobs
 from relens.store.blobs import write_file_durably
+from relens.store.remote import open_remote
 from relens.telemetry import start_logging
 from relens.vision import Limits
 
@@ -57,11 +60,11 @@ class Parts:
     def pipeline(self, lens: Lens) -> Pipeline:
         """A lens with its models loaded and verified."""
         loaded: dict[str, LoadedModel] = {}
-        for role, reference in lens.recipe.models.items():
-            same = next((model for model in loaded.values() if model.artifact.digest == lens.digests[role]), None)
-            name, _, version = reference.partition("/")
-            loaded[role] = same or self.onboarding.start(name, int(version), digest=lens.digests[role])
-        return Pipeline(lens, loaded, self.limits)
+        for role, digest in lens.digests.items():
+            same = next((model for model in loaded.values() if model.artifact.digest == digest), None)
+            name, _, version = lens.recipe.models[role].partition("/")
+            loaded[role] = same or self.onboarding.start(name, int(version), digest=digest)
+        return Pipeline(lens, loaded, self.limits, self.book.code(lens))
 
     def engine(self, lens_digest: str) -> Engine:
         """The engine of a lens, in this process."""
@@ -71,7 +74,8 @@ class Parts:
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
         """What a worker can do, by kind of plan and stage."""
-        importer = Importer(self.catalog, self.blobs, self.pipeline, self.settings.limits.max_bytes)
+        reader = Reader(self.settings.fetch, self.home.fetched, max_bytes=self.settings.limits.max_bytes)
+        importer = Importer(self.catalog, self.blobs, self.pipeline, reader)
         return {(KIND, PACK_STAGE): importer, (KIND, SEAL_STAGE): Sealer(self.catalog, self.blobs)}
 
     def in_process(self) -> Local:
@@ -106,7 +110,7 @@ class Local(Gateway):
 
     def run_import(self, source: str | Path, *, gallery: str, recipe: str | None = None) -> dict[str, Any]:
         """Import a folder or listing and work the plan off in this process. The plan as it ended."""
-        waiting = self.start_import(Path(source), gallery=gallery, recipe=recipe)
+        waiting = self.start_import(source, gallery=gallery, recipe=recipe)
         self.work(waiting.plan)
         return self.plan(waiting.plan)
 
@@ -120,21 +124,35 @@ class Local(Gateway):
 
 
 def open_parts(named: str | Path | None = None) -> Parts:
-    """The parts of a home, its catalog's schema brought forward. Missing if the home was never made."""
+    """The parts of a home, its catalog's schema brought forward, after a copy. Missing if the home was never made."""
     home = config.find_home(named)
     settings = config.load(home)
     catalog = Catalog(home.catalog_url(settings))
-    catalog.upgrade()
+    start_logging_early(settings)
+    catalog.upgrade(home.path)
     shelf = Shelf(home.models)
     return Parts(
         home=home,
         settings=settings,
         catalog=catalog,
-        blobs=LocalBlobs(home.blob_folder(settings)),
+        blobs=open_blobs(home, settings),
         shelf=shelf,
-        onboarding=Onboarding(catalog, shelf, (OnnxRuntime(), Dummy())),
+        onboarding=Onboarding(catalog, shelf, (OnnxRuntime(), Remote(), Python(home.environments), Dummy())),
         book=RecipeBook(home.recipes, catalog, shelf),
     )
+
+
+def start_logging_early(settings: Settings) -> None:
+    """Logs go to stderr from the first line on; a process that logs already goes on as it does."""
+    if not structlog.is_configured():
+        start_logging(settings.logs.level, settings.logs.format)
+
+
+def open_blobs(home: Home, settings: Settings) -> Blobs:
+    """The store of blobs that the settings name. BadInput or Broken if its URL or driver is not right."""
+    if "://" in settings.blobs:
+        return open_remote(settings.blobs, settings.blob_store, home.cache)
+    return LocalBlobs(home.blob_folder(settings))
 
 
 def open_local(named: str | Path | None = None) -> Local:

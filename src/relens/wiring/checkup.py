@@ -9,8 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from relens.errors import RelensError
+from relens import gallery as galleries
+from relens.errors import Broken, RelensError
 from relens.models import registry
+from relens.recipes import BUILT_IN, built_in
 from relens.store.schema import blobs as blob_rows
 from relens.wiring import Parts
 
@@ -66,7 +68,17 @@ def _recipes(parts: Parts) -> Iterator[Finding]:
         try:
             yield _finding(f"recipe {name}", ok=True, detail=f"lens {parts.book.lens(name).digest[:12]}")
         except RelensError as error:
-            yield _finding(f"recipe {name}", ok=False, detail=str(error))
+            unused = error.code == "models.missing" and _is_unused(parts, name)
+            detail = f"its models are not here: relens model fetch {name}" if unused else str(error)
+            yield _finding(f"recipe {name}", ok=unused, detail=detail)
+
+
+def _is_unused(parts: Parts, name: str) -> bool:
+    """Whether a recipe is as relens brought it, and no gallery is filled by it."""
+    if name not in BUILT_IN or (parts.home.recipes / f"{name}.yaml").read_bytes() != built_in(name):
+        return False
+    with parts.catalog.read() as tx:
+        return name not in {gallery.recipe for gallery in galleries.every(tx)}
 
 
 def _blobs(parts: Parts, *, deep: bool, say: Callable[[str], None]) -> Iterator[Finding]:
@@ -74,7 +86,15 @@ def _blobs(parts: Parts, *, deep: bool, say: Callable[[str], None]) -> Iterator[
         rows = tx.execute(sa.select(blob_rows.c.digest, blob_rows.c.size, blob_rows.c.kind)).all()
     if deep and rows:
         say(f"reading {len(rows)} blobs, {sum(row.size for row in rows) / 1e6:.0f} MB")
-    wrong = [problem for row in rows if (problem := _blob_problem(parts, row, deep=deep)) is not None]
+    wrong = []
+    for row in rows:
+        try:
+            problem = _blob_problem(parts, row, deep=deep)
+        except Broken as error:  # every other would have to be waited for as long
+            yield _finding("blobs", ok=False, detail=str(error))
+            return
+        if problem is not None:
+            wrong.append(problem)
     for problem in wrong[:SHOWN]:
         yield _finding("blob", ok=False, detail=problem)
     if len(wrong) > SHOWN:
@@ -91,6 +111,8 @@ def _blob_problem(parts: Parts, row: Any, *, deep: bool) -> str | None:
         if deep:
             parts.blobs.verify(row.digest)
     except RelensError as error:
+        if error.code.startswith("store.remote"):
+            raise
         return f"{row.kind}: {error}"
     return None
 

@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["plan"], ["plans.id"], name=op.f("fk_staged_items_plan")),
         sa.PrimaryKeyConstraint("plan", "key", name=op.f("pk_staged_items")),
     )
+    op.create_index("ix_staged_items_picture", "staged_items", ["picture"], unique=False)
     op.create_table(
         "pins",
         sa.Column("pack", Id, nullable=False),
@@ -140,6 +141,8 @@ def upgrade() -> None:
     op.add_column("crops", sa.Column("w", sa.Double(), nullable=True))
     op.add_column("crops", sa.Column("h", sa.Double(), nullable=True))
     op.add_column("galleries", sa.Column("retention", sa.Text(), server_default="crops", nullable=False))
+    op.add_column("galleries", sa.Column("tail_from", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("releases", sa.Column("retired_at", sa.Double(), nullable=True))
     op.add_column("items", sa.Column("off_shelf", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("views", sa.Column("window_days", sa.Integer(), nullable=True))
 
