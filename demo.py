@@ -171,12 +171,12 @@ def photographs() -> Job:
         "motorcycle_right",
     )
     narrowed = Query(
-        "Chelsea the cat, among textures only",
-        "The same mirrored copy, narrowed to items whose column `subject` is `textures`: the nearest of those few.",
-        copies[0].file,
-        copies[0].data,
-        "grass",
-        ("subject=textures",),
+        "Man with a camera, among people and animals",
+        "The same copy, narrowed to items whose subject is people or animals: there are three.",
+        copies[2].file,
+        copies[2].data,
+        "camera",
+        ("subject=people|animals",),
     )
     everything = PHOTOGRAPHS | {STRANGER: STRANGER_SHOWS}
     terms = {title: f"{whose} ({file})" for file, (title, whose) in everything.items()}
@@ -219,14 +219,14 @@ def spread(entries: Sequence[Entry]) -> Iterator[Entry]:
 LOOKS = (
     Look(
         "Faces in a picture",
-        "Recipe `faces`: where a face is, five points of it, and what models say of age and gender.",
+        "Recipe faces: where a face is, five points of it, and what models say of age and gender.",
         PICTURES / "astronaut.png",
         "faces",
         "face",
     ),
     Look(
         "A page that was read",
-        "Recipe `text`: lines with their polygons, numbered in the order of reading, and what they say.",
+        "Recipe text: lines with their polygons, numbered in the order of reading, and what they say.",
         PICTURES / "page.png",
         "text",
         "Region-based segmentation",
@@ -328,7 +328,7 @@ def words(found: FoundObject) -> str:
     said = [f"{found.category} {found.score:.0%}"]
     for name, value in found.attributes.items():
         told = value["name"] if isinstance(value, dict) and "name" in value else value
-        said.append(f"{name} {told:.2f}" if isinstance(told, float) else f"{name} {told}")
+        said.append(f"{name} {told:.{0 if told > 1 else 2}f}" if isinstance(told, float) else f"{name} {told}")
     return ", ".join(said)
 
 
