@@ -54,6 +54,14 @@ class Imports(_Section):
     lease_s: float = Field(60.0, ge=1.0, description="seconds without a heartbeat after which a pack is free again")
 
 
+class Galleries(_Section):
+    """How galleries are kept in shape while `relens up` runs."""
+
+    compact_at: int = Field(
+        2000, ge=1, description="single enrolments and deletions after which they are folded into segments"
+    )
+
+
 class Fetch(_Section):
     """How pictures that are named by URL are fetched; docs/imports.md explains it."""
 
@@ -85,6 +93,12 @@ class BlobStore(_Section):
     @field_serializer("secret")
     def _masked(self, secret: SecretStr) -> str:
         return str(secret)
+
+
+class Search(_Section):
+    """When galleries are searched by approximate indexes; docs/windows.md explains it."""
+
+    exact_rows: int = Field(100_000, ge=1, description="a category with fewer rows is searched exactly")
 
 
 class Gc(_Section):
@@ -119,7 +133,9 @@ class Settings(BaseSettings):
     server: Server = Server()
     limits: Limits = Limits()
     imports: Imports = Imports()
+    galleries: Galleries = Galleries()
     fetch: Fetch = Fetch()
+    search: Search = Search()
     gc: Gc = Gc()
     logs: Logs = Logs()
 

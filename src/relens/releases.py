@@ -6,9 +6,10 @@ gallery's lock as its parent, without what it replaces, with what it adds: two i
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -17,9 +18,21 @@ from relens.errors import Conflict, Missing
 from relens.gallery import Gallery
 from relens.recipes import Lens
 from relens.store import Tx, insert_if_absent
-from relens.store.schema import aliases, heads, lenses, releases, segments, view_segments, views
+from relens.store.schema import (
+    aliases,
+    heads,
+    indexes,
+    lenses,
+    quantizers,
+    releases,
+    segments,
+    shelved,
+    view_indexes,
+    view_segments,
+    views,
+)
 from relens.store.schema import galleries as gallery_rows
-from relens.vectors import Check, Manifest
+from relens.vectors import Check, IndexManifest, Manifest, QuantizerManifest
 
 LIVE = "live"
 PREVIOUS = "previous"
@@ -29,7 +42,8 @@ PREVIOUS = "previous"
 class View:
     """A frozen set of segments of one gallery and lens, complete up to `sequence`.
 
-    `folded_to` says how far single enrolments are folded in. A held view failed a check: it has no sequence.
+    `folded_to` says how far single enrolments are folded in. A held view failed a check: it has no sequence. `indexes`
+    lie over some of the segments; with `window_days` only segments of the newest so many days answer (`chosen`).
     """
 
     id: int
@@ -41,6 +55,8 @@ class View:
     folded_to: int
     checks: Sequence[Mapping[str, Any]]
     segments: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
+    window_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +231,12 @@ def head_of(tx: Tx, gallery: int, lens: str) -> View:
     return get_view(tx, tx.execute(query).scalar_one())
 
 
+def folded_to(tx: Tx, gallery: int) -> int:
+    """How far single enrolments are folded into the newest views of all lenses of a gallery."""
+    query = sa.select(sa.func.min(views.c.folded_to)).join(heads, heads.c.view == views.c.id)
+    return int(tx.execute(query.where(heads.c.gallery == gallery)).scalar_one())
+
+
 def get_view(tx: Tx, view: int) -> View:
     """A view by id, with its segments in order."""
     row = tx.execute(sa.select(views).where(views.c.id == view)).one()
@@ -229,7 +251,89 @@ def get_view(tx: Tx, view: int) -> View:
         folded_to=row.folded_to,
         checks=row.checks,
         segments=tuple(tx.execute(query).scalars()),
+        indexes=_indexes_of(tx, view),
+        window_days=row.window_days,
     )
+
+
+def segments_of(tx: Tx, view: View) -> list[dict[str, Any]]:
+    """A view's segments and those on the shelf of its gallery and lens, by day and category, as JSON."""
+    where = (shelved.c.gallery == view.gallery, shelved.c.lens == view.lens)
+    on_shelf = set(tx.execute(sa.select(shelved.c.segment).where(*where)).scalars())
+    columns = [segments.c[name] for name in ("digest", "category", "day", "space", "count", "as_of", "created_at")]
+    query = sa.select(*columns).where(segments.c.gallery == view.gallery)
+    rows = tx.execute(query.order_by(segments.c.day, segments.c.category, segments.c.digest)).mappings()
+    held = {*view.segments, *on_shelf}
+    return [{**row, "shelved": row["digest"] in on_shelf} for row in rows if row["digest"] in held]
+
+
+def _indexes_of(tx: Tx, view: int) -> tuple[str, ...]:
+    query = sa.select(view_indexes.c.index).where(view_indexes.c.view == view).order_by(view_indexes.c.index)
+    return tuple(tx.execute(query).scalars())
+
+
+def chosen(tx: Tx, view: View) -> tuple[str, ...]:
+    """The segments of a view that answer: all, or those within its window, which ends with its newest day."""
+    if view.window_days is None or not view.segments:
+        return view.segments
+    query = sa.select(segments.c.digest, segments.c.day).where(segments.c.digest.in_(view.segments))
+    days = {row.digest: row.day for row in tx.execute(query)}
+    first = first_day(max(days.values()), view.window_days)
+    return tuple(digest for digest in view.segments if days[digest] >= first)
+
+
+def first_day(last: str, count: int) -> str:
+    """The first of so many days of which this is the last. Days that are none ("") lie before all others."""
+    return (dt.date.fromisoformat(last) - dt.timedelta(days=count - 1)).isoformat() if last else ""
+
+
+def add_quantizer(tx: Tx, manifest: QuantizerManifest, now: float) -> None:
+    """Write a quantizer down. Again changes nothing."""
+    values = {name: getattr(manifest, name) for name in ("digest", "gallery", "space", "trained_on")}
+    insert_if_absent(tx, quantizers, **values, created_at=now)
+
+
+def newest_quantizer(tx: Tx, gallery: int, space: str) -> str | None:
+    """What the indexes of a gallery and space share now; None if none was trained yet."""
+    where = (quantizers.c.gallery == gallery, quantizers.c.space == space)
+    query = sa.select(quantizers.c.digest).where(*where)
+    newest = query.order_by(quantizers.c.created_at.desc(), quantizers.c.digest).limit(1)
+    return tx.execute(newest).scalar_one_or_none()
+
+
+def add_indexes(tx: Tx, manifests: Collection[IndexManifest], now: float) -> None:
+    """Write indexes down. Again changes nothing."""
+    for manifest in manifests:
+        names = ("digest", "gallery", "category", "space", "quantizer", "count")
+        values = {name: getattr(manifest, name) for name in names}
+        insert_if_absent(tx, indexes, **values, covers=list(manifest.covers), created_at=now)
+
+
+def known_indexes(tx: Tx, gallery: int, quantizer: str) -> dict[str, tuple[str, ...]]:
+    """Indexes of a gallery that were made with a quantizer: digest to the digests of the segments that they cover."""
+    query = sa.select(indexes.c.digest, indexes.c.covers)
+    rows = tx.execute(query.where(indexes.c.gallery == gallery, indexes.c.quantizer == quantizer))
+    return {row.digest: tuple(row.covers) for row in rows}
+
+
+def covered_by(tx: Tx, some: Collection[str]) -> set[str]:
+    """Digests of the segments that these indexes cover."""
+    rows = tx.execute(sa.select(indexes.c.covers).where(indexes.c.digest.in_(some))).scalars()
+    return {digest for covers in rows for digest in covers}
+
+
+def segment_rows(tx: Tx, some: Collection[str]) -> list[tuple[str, str, int]]:
+    """Digest, category and number of rows of segments."""
+    query = sa.select(segments.c.digest, segments.c.category, segments.c.count).where(segments.c.digest.in_(some))
+    return [(digest, category, int(count)) for digest, category, count in tx.execute(query)]
+
+
+def _kept_indexes(tx: Tx, before: Collection[str], held: Collection[str], new: Collection[str]) -> list[str]:
+    """Indexes of a view: the new ones, and of those before what still covers something that no new one does."""
+    query = sa.select(indexes.c.digest, indexes.c.covers).where(indexes.c.digest.in_({*before, *new}))
+    covers = {row.digest: set(row.covers) for row in tx.execute(query)}
+    taken = set().union(*(covers[digest] for digest in new))
+    return sorted({*new, *(digest for digest in before if (covers[digest] & set(held)) - taken)})
 
 
 def add_segments(tx: Tx, manifests: Collection[Manifest], now: float) -> None:
@@ -260,6 +364,8 @@ def publish(
     adds: Collection[str],
     replaces: Collection[str] = (),
     folded_to: int | None = None,
+    new_indexes: Collection[str] = (),
+    window_days: int | Literal["as before"] | None = "as before",
     checks: Sequence[Check],
     now: float,
 ) -> View:
@@ -289,6 +395,8 @@ def publish(
         now=now,
         held=held,
         checks=checks,
+        over=_kept_indexes(tx, base.indexes, held, new_indexes),
+        window_days=base.window_days if window_days == "as before" else window_days,
     )
     where = (heads.c.gallery == gallery.id, heads.c.lens == lens, heads.c.view == base.id)
     if tx.execute(sa.update(heads).where(*where).values(view=view)).rowcount != 1:
@@ -397,6 +505,8 @@ def _insert_view(
     now: float,
     held: Sequence[str] = (),
     checks: Sequence[Check] = (),
+    over: Sequence[str] = (),
+    window_days: int | None = None,
 ) -> int:
     values = {
         "gallery": gallery,
@@ -408,8 +518,11 @@ def _insert_view(
         "folded_to": folded_to,
         "checks": [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks],
         "created_at": now,
+        "window_days": window_days,
     }
     view = int(tx.execute(sa.insert(views).values(values).returning(views.c.id)).scalar_one())
     if held:
         tx.execute(sa.insert(view_segments), [{"view": view, "segment": segment} for segment in held])
+    if over:
+        tx.execute(sa.insert(view_indexes), [{"view": view, "index": index} for index in over])
     return view

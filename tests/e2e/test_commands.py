@@ -76,7 +76,8 @@ def test_a_second_import_adds_only_what_is_new(home, source):
 
 def test_wrong_use_ends_with_2_and_says_how_it_is_right(home, source, tmp_path):
     assert "No such command" in home.run("serch", code=2).stderr
-    assert home.json("search", source, code=2)["error"]["code"] == "cli.usage"
+    assert home.json("recognize", code=2)["error"]["code"] == "cli.usage"
+    assert home.json("search", source, code=2)["error"]["code"] == "cli.what-to-search"
     assert "relens up" in home.run("import", source, "-g", "album", "--detach", code=2).stderr
     assert home.json("import", tmp_path / "nowhere", "-g", "album", code=2)["error"]["code"] == "bulk.no-source"
     assert home.json("import", source, "-g", "Not A Name", code=2)["error"]["code"] == "gallery.bad-name"

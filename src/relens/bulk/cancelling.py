@@ -12,6 +12,7 @@ from typing import Any
 from relens import gallery as galleries
 from relens import ledger
 from relens.bulk.importing import PACK_STAGE, READ, SEAL, SEAL_STAGE
+from relens.bulk.upkeep import KINDS
 from relens.gallery.deleting import discard
 from relens.gallery.items import forget_items
 from relens.jobs import plans
@@ -25,6 +26,9 @@ def cancel(catalog: Catalog, plan_id: int) -> Plan:
         plan = plans.lock(tx, plan_id)
         plans.require_unfinished(plan)
         now = catalog.now(tx)
+        if plan.kind in KINDS:  # nothing of it was visible, and what it stored is garbage
+            plans.abandon(tx, plan_id, now)
+            return plans.get(tx, plan_id)
         _cancel_open(tx, plan, now)
         if plans.cannot_be_sealed(tx, plan, SEAL_STAGE):
             _discard(tx, plan, now)

@@ -10,7 +10,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class Sifted:
 
     kept: tuple[Cropped, ...]
     dropped: tuple[tuple[str, str], ...]
+
+    def without_bytes(self) -> Sifted:
+        """What is left to be told when the crops lie in the shard: a pack of crowds would hold gigabytes of them."""
+        return Sifted(tuple(replace(crop, jpeg=b"") for crop in self.kept), self.dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +249,10 @@ class _Pack:
             task = EMBED
             described = self._pipeline.describe_all(sifted.kept)
         except BadInput as error:
-            return Failed(task, error.code, str(error), sifted)
+            return Failed(task, error.code, str(error), sifted and sifted.without_bytes())
         places = [self._shard.add(sha256, number, crop) for number, crop in enumerate(sifted.kept)]
         self._seen.add(sha256)
-        objects = tuple(zip(sifted.kept, described, places, strict=True))
+        objects = tuple(zip(sifted.without_bytes().kept, described, places, strict=True))
         return Made(sha256, len(data), picture.width, picture.height, objects, sifted.dropped)
 
     def _sift(self, crops: Sequence[Cropped]) -> Sifted:
@@ -366,7 +370,10 @@ def _settle(tx: Tx, gallery: int, outcomes: dict[int, Outcome]) -> dict[int, Out
 def _places(made: Sequence[Made], files: _Files, lens: Lens) -> dict[str, tuple[NewObject, ...]]:
     """The objects of each picture, with where their crops and vectors lie."""
     rows = Counter[str]()
-    return {one.sha256: tuple(_new_object(*found, files=files, lens=lens, rows=rows) for found in one.objects) for one in made}
+    return {
+        one.sha256: tuple(_new_object(*found, files=files, lens=lens, rows=rows) for found in one.objects)
+        for one in made
+    }
 
 
 def _new_object(

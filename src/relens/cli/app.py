@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from relens.cli import backups, homes, imports, lists, models, processes, questions
+from relens.cli import backups, homes, imports, lists, models, processes, questions, windows
 from relens.cli.output import FAILED, INTERRUPTED, WRONG_USE, exit_code, say, show_error
 from relens.errors import Broken, RelensError
 
@@ -21,8 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (homes, imports, questions, backups, processes):
-    module.add_to(app)
+for _module in (homes, imports, questions, windows, backups, processes):
+    _module.add_to(app)
 app.add_typer(models.app, name="model")
 app.add_typer(imports.plans, name="plan")
 app.add_typer(lists.galleries, name="gallery")
@@ -42,9 +42,7 @@ def main() -> None:
     """Run the command of this process and end it with its exit code."""
     as_json = "--json" in sys.argv
     try:
-        code = app(standalone_mode=False)
-        if code == CTRL_C:
-            raise KeyboardInterrupt
+        code = _run()
     except RelensError as error:
         show_error(error, as_json=as_json)
         sys.exit(exit_code(error))
@@ -66,6 +64,14 @@ def main() -> None:
         show_error(Broken("cli.failed", f"{type(error).__name__}: {error}", hint=hint), as_json=as_json)
         sys.exit(FAILED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run() -> Any:
+    """What the command gives. An interrupt is one again: the parser makes an exit code of it."""
+    code = app(standalone_mode=False)
+    if code == CTRL_C:
+        raise KeyboardInterrupt
+    return code
 
 
 def _show_usage(error: Any, *, as_json: bool) -> None:

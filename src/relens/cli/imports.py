@@ -169,12 +169,25 @@ def plan_text(value: dict[str, Any]) -> str:
 def _finish(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int, *, as_json: bool) -> int:
     try:
         _watch(parts, gateway, plan, workers)
+        _upkeep(parts, gateway, workers)
     except KeyboardInterrupt:
         say(f"interrupted; the same command, or `relens plan resume {plan}`, goes on where this one stopped")
         return INTERRUPTED
     value = gateway.plan(plan)
     show(value, as_json=as_json, text=lambda: plan_text(value))
     return _exit_code(value)
+
+
+def _upkeep(parts: wiring.Parts, gateway: Gateway, workers: int) -> None:
+    """What a server would do by itself after an import: index what has outgrown exact search."""
+    for plan in [] if running_server(parts.home) is not None else gateway.index_large():
+        say(f"plan {plan}: the gallery has grown; it is indexed")
+        _watch(parts, gateway, plan, workers)
+
+
+def watch_plan(parts: wiring.Parts, gateway: Gateway, plan: int, *, as_json: bool) -> int:
+    """Wait for a plan that is worked off by one worker, and show how it ended. The exit code."""
+    return _finish(parts, gateway, plan, 1, as_json=as_json)
 
 
 def _watch(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int) -> None:

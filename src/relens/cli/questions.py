@@ -12,7 +12,7 @@ from relens.cli.output import DONE, HomeOption, JsonOption, read_picture, recipe
 from relens.console import search_page
 from relens.errors import BadInput, RelensError
 from relens.gateway import Gateway
-from relens.narrowing import read_hints, read_where
+from relens.narrowing import EVERYTHING, NO_HINTS, Where, read_hints, read_where
 from relens.store.blobs import write_file_durably
 from relens.values import FoundObject, Label, Recognition, SearchAnswer, TextAnswer, Verification
 
@@ -65,6 +65,12 @@ def search(
         )
     where = read_where(category=category, label=label, days=days, items=item or (), off_shelf=off_shelf)
     hints = read_hints(hint or ())
+    if text is not None and (where != EVERYTHING or hints != NO_HINTS or threshold is not None or html is not None):
+        raise BadInput(
+            "cli.not-with-text",
+            "--text takes -k and nothing else: words are not narrowed, ranked or compared",
+            hint="leave the other options out, or search by a picture",
+        )
     gateway = wiring.open_local(home)
     if text is not None:
         said = gateway.search_text(text, gallery=gallery, k=k)
@@ -77,7 +83,7 @@ def search(
         page = search_page(gateway, data, answer, _explain(gateway, data, gallery))
         write_file_durably(html.absolute(), page.encode())
         say(f"page: {html}")
-    show(answer.to_json(), as_json=as_json, text=lambda: _search_text(answer))
+    show(answer.to_json(), as_json=as_json, text=lambda: _search_text(answer, where))
     return DONE
 
 
@@ -118,21 +124,26 @@ def verify(
 
 
 def _explain(gateway: Gateway, data: bytes, gallery: str) -> FoundObject | None:
-    """Subject and heat map for a page; their failure does not fail the search."""
+    """Subject and heat map of a picture that shows one thing, for a page; their failure does not fail the search."""
     try:
         recipe = gateway.gallery(gallery)["recipe"]
-        return gateway.recognize(data, recipe=recipe, include=("subject", "heatmap")).objects[0]
+        found = gateway.recognize(data, recipe=recipe, include=("subject", "heatmap")).objects
+        return found[0] if len(found) == 1 else None
     except RelensError as error:
         say(f"no heat map: {error}")
         return None
 
 
-def _search_text(answer: SearchAnswer) -> str:
+def _search_text(answer: SearchAnswer, where: Where) -> str:
     lines = [f"release {answer.release}, sequence {answer.sequence}"]
+    lines += [f"left out: {count} ({reason})" for reason, count in answer.dropped.items()]
+    nothing = "nothing in this gallery yet" if where == EVERYTHING else "nothing in this gallery meets the conditions"
+    if not answer.objects:
+        lines.append("nothing found in the picture")
     for found in answer.objects:
         lines.append(_names(found.labels, found.category))
-        if found.matched is False:
-            best = max((match.score for match in found.matches), default=0.0)
+        if found.matched is False and found.matches:
+            best = max(match.score for match in found.matches)
             lines.append(f"nothing matches; the nearest, {best:.3f}, is under the threshold")
         rows = [
             [
@@ -143,7 +154,7 @@ def _search_text(answer: SearchAnswer) -> str:
             ]
             for match in found.matches
         ]
-        lines.append(table(rows, ["score", "object", "name", "items"]) if rows else "nothing in this gallery yet")
+        lines.append(table(rows, ["score", "object", "name", "items"]) if rows else nothing)
     return "\n".join(lines)
 
 

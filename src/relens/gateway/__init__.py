@@ -4,6 +4,7 @@ A door translates and decides nothing; what a use means, and what is refused, is
 have their place here too.
 """
 
-from relens.gateway.uses import Gateway, Waiting
+from relens.gateway.keeping import Waiting
+from relens.gateway.uses import Gateway
 
 __all__ = ["Gateway", "Waiting"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,30 @@ from relens import backup, bulk, collection, releases
 from relens import gallery as galleries
 from relens.backup import BackupFolder
 from relens.bulk import ImportRequest
+from relens.bulk.windows import AS_BEFORE
 from relens.config import Home, Settings
 from relens.errors import Broken, Conflict
 from relens.gallery import StoredObject
 from relens.gateway import views
 from relens.gateway.asking import Asking
-from relens.gateway.keeping import Keeping
+from relens.gateway.exporting import Exporting
+from relens.gateway.keeping import Keeping, Waiting
 from relens.jobs import plans
 from relens.models import registry
 from relens.recipes import RecipeBook
 from relens.serving import Answerer
-from relens.store import Blobs, Catalog
+from relens.store import Blobs, Catalog, Tx
 
 MIN_FREE_BYTES = 512 * 1024 * 1024
 LEAST_AGE_S = 600.0
 """What is younger is never collected: somebody may be about to name it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An import that was written down: its plan, and whether that was there already."""
-
-    plan: int
-    continued: bool
-
-
 def _untold(_done: int, _total: int) -> None:
     """For who does not want to know how far it is."""
 
 
-class Gateway(Asking, Keeping):
+class Gateway(Asking, Keeping, Exporting):
     """Every use, over one home. Safe to use from many threads."""
 
     def __init__(
@@ -88,6 +81,31 @@ class Gateway(Asking, Keeping):
         with self._catalog.read() as tx:
             known = galleries.find(tx, gallery)
         return self._settings.imports.recipe if known is None else known.recipe
+
+    def start_window(self, gallery: str, *, days: int | str | None = AS_BEFORE, retrain: bool = False) -> Waiting:
+        """Write the plan that chooses which days of a gallery answer, and indexes what is large.
+
+        days     the newest so many; None: all; AS_BEFORE: as it is now
+        retrain  learn centroids anew, and build every index again
+        """
+        least = self._settings.search.exact_rows
+        plan, continued = bulk.plan_window(self._catalog, gallery, days=days, retrain=retrain, least_rows=least)
+        return Waiting(plan, continued)
+
+    def index_large(self) -> list[int]:
+        """Start what indexes galleries that have outgrown exact search: ids of the plans. For who has workers."""
+        with self._catalog.read() as tx:
+            waiting = [
+                gallery.name
+                for gallery in galleries.every(tx)
+                if max(self._unindexed(tx, gallery.id).values(), default=0) >= self._settings.search.exact_rows
+                and not plans.unfinished(tx, gallery.id)
+            ]
+        return [self.start_window(name).plan for name in waiting]
+
+    def _unindexed(self, tx: Tx, gallery: int) -> dict[str, int]:
+        lens = releases.alias_of(tx, releases.gallery_scope(gallery))
+        return {} if lens is None else bulk.rows_without_index(tx, gallery, lens)
 
     def plans(self) -> dict[str, Any]:
         """`{"plans": […]}`, newest first."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from relens import bulk, ledger, releases
 from relens import gallery as galleries
-from relens import ledger, releases
-from relens.gallery import Gallery
+from relens.gallery import Gallery, tail
 from relens.jobs import host_name, plans
 from relens.jobs.plans import Plan
 from relens.models import Registered, registry
@@ -23,6 +23,7 @@ def plan_json(tx: Tx, plan: Plan, gallery: str | None) -> dict[str, Any]:
         "state": plan.state,
         "gallery": gallery,
         "source": plan.spec.get("source"),
+        "day": plan.spec.get("day"),
         "created_at": plan.created_at,
         "ended_at": plan.ended_at,
         "progress": {"done": progress["done"], "total": progress["total"]},
@@ -53,7 +54,20 @@ def gallery_json(tx: Tx, gallery: Gallery) -> dict[str, Any]:
         "models": dict(lens.recipe.models),
         "counts": galleries.count_objects(tx, gallery.id),
         "segments": 0 if release.view is None else len(release.view.segments),
+        "retention": gallery.retention,
         "created_at": gallery.created_at,
+    }
+
+
+def segments_json(tx: Tx, gallery: Gallery) -> dict[str, Any]:
+    """The segments that answer for a gallery and those on its shelf, and how many rows its tail has."""
+    lens = releases.live_lens(tx, gallery)
+    head = releases.head_of(tx, gallery.id, lens.digest)
+    return {
+        "gallery": gallery.name,
+        "segments": releases.segments_of(tx, head),
+        "tail": tail.count(tx, gallery.id, bulk.spaces_of(lens), head.folded_to),
+        "folded_to": head.folded_to,
     }
 
 

@@ -157,7 +157,8 @@ def read_labels(data: bytes, *, source: str) -> list[str]:
     except ValueError as error:
         raise BadInput("models.bad-labels", f"{source} holds no class names: {error}") from error
     if not names or not all(isinstance(name, str) for name in names):
-        raise BadInput("models.bad-labels", f"{source} is no list of names", hint="write a JSON list, or one name a line")
+        hint = "write a JSON list, or one name a line"
+        raise BadInput("models.bad-labels", f"{source} is no list of names", hint=hint)
     return list(names)
 
 

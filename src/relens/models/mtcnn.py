@@ -2,8 +2,8 @@
 
 The published files hold PReLU, at which onnxruntime spends more than half of the time, and a picture with its axes
 exchanged. Here each PReLU becomes a linear and a rectified part, the picture lies upright, and the scaling of its
-values is folded into the first convolution: the same numbers to 1e-5, P-Net in half, R- and O-Net in a third of the
-time. What they find is put together by `vision.faces`.
+values is folded into the first convolution: the same numbers to 1e-5, P- and O-Net in half of the time and less, R-Net
+in a third. What they find is put together by `vision.faces`.
 
 Architecture: Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks",
 https://arxiv.org/abs/1604.02878, figure 2.

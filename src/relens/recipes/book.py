@@ -70,7 +70,11 @@ class RecipeBook:
         return digest
 
     def _code(self, file: str) -> bytes:
-        """A file of the user's own beside the recipes; its name, as the recipe's, never leaves that folder."""
+        """A file of the user's own beside the recipes. A name never leaves that folder."""
+        if not NAME.fullmatch(file):
+            raise BadInput(
+                "recipes.bad-name", f"{file!r} is no file beside the recipes", hint=f"put it in {self._folder}"
+            )
         try:
             return (self._folder / file).read_bytes()
         except OSError as error:

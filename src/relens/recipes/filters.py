@@ -116,12 +116,12 @@ def _no_function(file: str, name: str) -> BadInput:
 
 
 def _failed(message: str) -> BadInput:
-    hint = "mend the function; with another file it is another lens, which a gallery takes when it is made"
+    hint = "mend the function; that makes another lens, and a gallery keeps the one that it was made with"
     return BadInput("recipes.filter-failed", message, hint=hint)
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 _MAKE: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, bytes]], Keep]] = {

@@ -29,7 +29,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 60, 60
 
 def shown(given: object) -> str:
     """What stands there, as far as an error has room for it."""
-    return _SHORT.repr(given)
+    return " ".join(_SHORT.repr(given).split())
 
 
 def bad(key: str, given: object, wanted: str, *, hint: str = "") -> BadInput:

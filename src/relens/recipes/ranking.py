@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from relens.errors import BadInput
 from relens.narrowing import Hints
 from relens.recipes.recipe import Rule
 
@@ -24,10 +23,10 @@ Signal = Callable[[Item, Hints], float]
 
 
 class Ranking:
-    """The rules of a recipe. BadInput for one that is unknown, or lacks an option."""
+    """The rules of a recipe, as it was read."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = [(_weight(rule), _signal(rule)) for rule in rules]
+        self._rules: list[tuple[float, Signal]] = [(rule.options["weight"], _signal(rule)) for rule in rules]
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -38,24 +37,7 @@ class Ranking:
 
 
 def _signal(rule: Rule) -> Signal:
-    make = _MAKE.get(rule.name)
-    if make is None:
-        raise BadInput("recipes.unknown-key", f"unknown search.rerank.{rule.name}", hint="known: text, near, prefer")
-    try:
-        return make(**{name: value for name, value in rule.options.items() if name != "weight"})
-    except TypeError as error:
-        raise BadInput(
-            "recipes.bad-value",
-            f"search.rerank.{rule.name}: its options are wrong: {dict(rule.options)}",
-            hint="text: {field, weight}; near: {field, within, weight}; prefer: {field, value, weight}",
-        ) from error
-
-
-def _weight(rule: Rule) -> float:
-    weight = rule.options.get("weight")
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not -1 <= weight <= 1:
-        raise BadInput("recipes.bad-value", f"search.rerank.{rule.name}: weight {weight!r} is no number from -1 to 1")
-    return float(weight)
+    return _MAKE[rule.name](**{name: value for name, value in rule.options.items() if name != "weight"})
 
 
 def _text(field: str) -> Signal:
@@ -70,20 +52,25 @@ def _text(field: str) -> Signal:
 
 def _near(field: str, within: float) -> Signal:
     """1 where the field is the hint's number, 0 where it is off by the share `within` of it, or more."""
-    reach = float(within)
 
     def signal(item: Item, hints: Hints) -> float:
         wanted, given = _number(hints.columns.get(field)), _number(item.get(field))
         if wanted is None or given is None:
             return 0.0
-        return max(0.0, 1 - abs(given - wanted) / max(abs(wanted) * reach, 1e-9))
+        return max(0.0, 1 - abs(given - wanted) / max(abs(wanted) * within, 1e-9))
 
     return signal
 
 
 def _prefer(field: str, value: Any) -> Signal:
     """1 where the field has this value."""
-    return lambda item, _: float(str(item.get(field)) == str(value))
+    wanted, number = _spelled(value), _number(value)
+
+    def signal(item: Item, _: Hints) -> float:
+        given = item.get(field)
+        return float(_spelled(given) == wanted or (number is not None and _number(given) == number))
+
+    return signal
 
 
 def words(text: str) -> set[str]:
@@ -95,8 +82,13 @@ def words(text: str) -> set[str]:
 def _number(value: Any) -> float | None:
     try:
         return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _spelled(value: Any) -> str:
+    """As a listing of text has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 _MAKE: Mapping[str, Callable[..., Signal]] = {"text": _text, "near": _near, "prefer": _prefer}

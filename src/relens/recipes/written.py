@@ -146,7 +146,7 @@ def _branches(given: Any, categories: Sequence[str]) -> dict[str, str]:
         if category not in categories:
             raise BadInput(
                 "recipes.bad-value",
-                f"branches: no object has category {shown(category)}",
+                f"branches: no object has category {_plain(category)}",
                 hint=f"detect.categories gives {', '.join(categories)}",
             )
         where = f"branches.{category}"

@@ -27,7 +27,7 @@ from relens.serving.views import OpenView, Views
 from relens.store import Blobs, Catalog
 from relens.telemetry import Stopwatch
 from relens.values import FoundObject, Match, MatchedObject, PictureInfo, Recognition, SearchAnswer, digest_of
-from relens.vectors import Hits, search
+from relens.vectors import Hits
 
 MAX_K = 1000
 NOTHING = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -128,14 +128,10 @@ class Engine:
         if said.vector is None or space is None or space.digest != said.vector.space:
             return NOTHING
         vector = said.vector
-        segments = [
-            segment
-            for segment in view.segments
-            if segment.manifest.category == category and where.takes_day(segment.manifest.day)
-        ]
+        searchable = view.searchable(category, None if where.days == (None, None) else where.takes_day)
 
         def find(count: int, allowed: NDArray[np.int64] | None) -> Hits:
-            return search(segments, vector, count, dead=view.dead, allowed=allowed)
+            return searchable.search(vector, count, allowed=allowed)
 
         def chosen(among: Collection[int] | None) -> set[int]:
             with self._catalog.read() as tx:

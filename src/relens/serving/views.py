@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from relens.recipes import Lens
 from relens.releases import Release, View
 from relens.serving.tail import Tail
 from relens.store import Blobs, Catalog
-from relens.vectors import Ids, Segment, open_segment
+from relens.vectors import Ids, Index, Searchable, Segment, open_index, open_segment
 
 KEPT_VIEWS = 2
 """Per gallery: the one that answers now, and the one before it for what is under way."""
@@ -34,6 +34,33 @@ class OpenView:
     segments: tuple[Segment, ...]
     dead: Mapping[str, Ids]
     sequence: int
+    indexes: tuple[Index, ...] = ()
+    _ready: dict[str, Searchable] = field(default_factory=dict, compare=False, repr=False)
+
+    def searchable(self, category: str, takes_day: Callable[[str], bool] | None = None) -> Searchable:
+        """The segments of a category, made ready to be searched; only those of some days, if that is asked for."""
+        known = self._ready.get(category) if takes_day is None else None
+        if known is not None:
+            return known
+        segments = [
+            segment
+            for segment in self.segments
+            if segment.manifest.category == category and (takes_day is None or takes_day(segment.manifest.day))
+        ]
+        over = [index for index in self.indexes if index.manifest.category == category]
+        made = Searchable(segments, dead=self.dead, indexes=over)
+        if takes_day is None:
+            self._ready[category] = made
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What of a release's view answers: segments and indexes, by digest, and the first day of its window."""
+
+    segments: tuple[str, ...]
+    indexes: tuple[Index, ...]
+    first_day: str
 
 
 class Views:
@@ -44,7 +71,9 @@ class Views:
         self._blobs = blobs
         self._lens = lens
         self._releases: OrderedDict[str, Release] = OrderedDict()
+        self._choices: dict[str, _Choice] = {}
         self._parts: dict[str, _Part] = {}
+        self._indexes: dict[str, Index] = {}
         self._tails: dict[int, Tail] = {}
         self._seen: dict[str, OpenView] = {}
         self._verified: set[str] = set()
@@ -68,18 +97,20 @@ class Views:
             return seen
 
     def _look(self, release: Release, view: View, upto: int) -> OpenView:
-        parts = [self._parts[digest] for digest in view.segments]
+        choice = self._choices[release.name]
+        parts = [self._parts[digest] for digest in choice.segments]
         tail = self._tail(view, parts)
         with self._catalog.read() as tx:
             tail.read(tx, upto)
         if tail.after > view.folded_to:
             raise _retired(release.name)
         dead = {part.segment.digest: part.dead(tail, upto) for part in parts}
-        live = list(tail.segments(view.folded_to, upto))
+        live = [one for one in tail.segments(view.folded_to, upto) if one.manifest.day >= choice.first_day]
         gone = np.sort(tail.dead(view.folded_to, upto)[0])
         dead |= {segment.digest: gone[np.searchsorted(gone, segment.ids[0]) :] for segment in live}
         segments = (*(part.segment for part in parts), *live)
-        return OpenView(release, segments, {digest: ids for digest, ids in dead.items() if len(ids)}, upto)
+        gone_of = {digest: ids for digest, ids in dead.items() if len(ids)}
+        return OpenView(release, segments, gone_of, upto, choice.indexes)
 
     def _tail(self, view: View, parts: Sequence[_Part]) -> Tail:
         """The gallery's tail, as far back as this view needs it."""
@@ -109,14 +140,30 @@ class Views:
         if release.retired_at is not None:
             raise _retired(name)
         try:
-            for digest in () if release.view is None else release.view.segments:
-                self._open_segment(digest)
+            if release.view is not None:
+                self._choices[name] = self._choose(release.view)
         except RelensError:
             with self._catalog.read() as tx:
                 if releases.get(tx, name).retired_at is not None:  # since we looked
                     raise _retired(name) from None
             raise
         return release
+
+    def _choose(self, view: View) -> _Choice:
+        """Open what of a view answers."""
+        with self._catalog.read() as tx:
+            chosen = releases.chosen(tx, view)
+        for digest in chosen:
+            self._open_segment(digest)
+        days = [self._parts[digest].segment.manifest.day for digest in chosen]
+        first = releases.first_day(max(days), view.window_days) if days and view.window_days is not None else ""
+        return _Choice(chosen, tuple(self._open_index(digest) for digest in view.indexes), first)
+
+    def _open_index(self, digest: str) -> Index:
+        if digest not in self._indexes:
+            self._indexes[digest] = open_index(self._blobs, digest, verify=digest not in self._verified)
+            self._verified.add(digest)
+        return self._indexes[digest]
 
     def _open_segment(self, digest: str) -> None:
         if digest not in self._parts:
@@ -140,15 +187,17 @@ class Views:
         while len(self._releases) > KEPT_RELEASES:
             self._let_go(next(iter(self._releases)))
         views = [release.view for release in self._releases.values() if release.view is not None]
-        used = {digest for view in views for digest in view.segments}
+        used = {digest for name in self._choices for digest in self._choices[name].segments}
         self._parts = {digest: part for digest, part in self._parts.items() if digest in used}
+        over = {digest for view in views for digest in view.indexes}
+        self._indexes = {digest: index for digest, index in self._indexes.items() if digest in over}
         for gallery in list(self._tails):
             mine = [view for view in views if view.gallery == gallery]
             if not mine:
                 del self._tails[gallery]
                 continue
             after = min(view.folded_to for view in mine)
-            known_to = [self._parts[digest].upto for view in mine for digest in view.segments]
+            known_to = [self._parts[one].upto for view in mine for one in view.segments if one in self._parts]
             self._tails[gallery].forget(after=after, dead_after=min([after, *known_to]))
 
     def _of(self, gallery: int) -> list[str]:
@@ -158,6 +207,7 @@ class Views:
 
     def _let_go(self, name: str) -> None:
         del self._releases[name]
+        self._choices.pop(name, None)
         self._seen.pop(name, None)
 
 

@@ -189,4 +189,5 @@ class RuntimeContract:
 
 def some_inputs(spec: ModelSpec, count: int, *, seed: int = 0) -> Floats:
     """(count, *input_shape) float32, any length being 32, of numbers like those of pictures, from -1 to 1."""
-    return np.random.default_rng(seed).uniform(-1, 1, (count, *(side or 32 for side in spec.input_shape))).astype(np.float32)
+    shape = (count, *(side or 32 for side in spec.input_shape))
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)

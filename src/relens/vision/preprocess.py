@@ -15,7 +15,6 @@ from PIL import Image
 from relens.values import Box, Floats, Pixels, Preprocessing
 from relens.vision.resize import FILTERS
 
-
 GREY = 114
 """What is around a letterboxed picture, as YOLO's are trained."""
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import structlog
 
-from relens import config, releases
-from relens.bulk import KIND, PACK_STAGE, SEAL_STAGE, Importer, Reader, Sealer
+from relens import bulk, config, releases
+from relens.bulk import KIND, PACK_STAGE, SEAL_STAGE, Importer, Reader, Sealer, Windower, windows
 from relens.config import Home, Settings
-from relens.gateway import Gateway
+from relens.gateway import Gateway, Waiting
 from relens.jobs import run_worker, this_worker
 from relens.jobs.loop import Handler
 from relens.models import Shelf
@@ -76,7 +76,14 @@ class Parts:
         """What a worker can do, by kind of plan and stage."""
         reader = Reader(self.settings.fetch, self.home.fetched, max_bytes=self.settings.limits.max_bytes)
         importer = Importer(self.catalog, self.blobs, self.pipeline, reader)
-        return {(KIND, PACK_STAGE): importer, (KIND, SEAL_STAGE): Sealer(self.catalog, self.blobs)}
+        handlers: dict[tuple[str, str], Handler] = {
+            (KIND, PACK_STAGE): importer,
+            (KIND, SEAL_STAGE): Sealer(self.catalog, self.blobs),
+            (windows.KIND, windows.STAGE): Windower(self.catalog, self.blobs),
+            (bulk.REBUILD, bulk.REBUILD): bulk.Rebuilder(self.catalog, self.blobs),
+            (bulk.DROP, bulk.DROP): bulk.Dropper(self.catalog),
+        }
+        return handlers | {(kind, bulk.FOLD): bulk.Folder(self.catalog, self.blobs) for kind in bulk.KINDS}
 
     def in_process(self) -> Local:
         """Every use with engines in this process, for commands and Python."""
@@ -110,7 +117,10 @@ class Local(Gateway):
 
     def run_import(self, source: str | Path, *, gallery: str, recipe: str | None = None) -> dict[str, Any]:
         """Import a folder or listing and work the plan off in this process. The plan as it ended."""
-        waiting = self.start_import(source, gallery=gallery, recipe=recipe)
+        return self.run(self.start_import(source, gallery=gallery, recipe=recipe))
+
+    def run(self, waiting: Waiting) -> dict[str, Any]:
+        """Work a plan that was written down off in this process. The plan as it ended."""
         self.work(waiting.plan)
         return self.plan(waiting.plan)
 

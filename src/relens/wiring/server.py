@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -22,6 +23,8 @@ from relens.wiring.lock import server_lock, write_note
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TEND_S = 0.25
 PAUSE_S = 10.0
+UPKEEP_S = 5.0
+"""How often it is looked whether a gallery has grown so that something is to be done about it."""
 STALE_S = 24 * 3600.0
 
 log = structlog.get_logger(__name__)
@@ -113,12 +116,16 @@ class _Workers:
         self._pool.stop()
 
     def _tend(self) -> None:
+        looked = 0.0
         while not self._over.wait(TEND_S):
             try:
                 if self._gateway.unfinished():
                     self._pool.fill()
-                else:
-                    self._pool.reap()
+                    continue
+                self._pool.reap()
+                if time.monotonic() - looked > UPKEEP_S:
+                    looked = time.monotonic()
+                    self._gateway.index_large()
             except Exception:  # whatever it is, imports must not wait for ever for workers that nobody starts
                 log.exception("workers cannot be started; trying again", pause_s=PAUSE_S)
                 self._over.wait(PAUSE_S)

@@ -82,7 +82,11 @@ def test_two_pictures_are_needed_to_compare(ask, gateway, files):
     [
         ("image/jpeg", "image/jpeg"),
         ("image/*, */*", "image/jpeg"),
-        ("image/jpeg;q=0.9, application/json", "image/jpeg"),
+        ("image/jpeg, application/json", "image/jpeg"),
+        ("Image/JPEG;Q=0.9, application/json;q=0.8", "image/jpeg"),
+        ("image/jpeg;q=0.9, application/json", "application/json"),
+        ("image/jpeg;q=0", "application/json"),
+        ("image/jpeg;q=much", "image/jpeg"),
         ("application/json, image/jpeg", "application/json"),
         ("*/*", "application/json"),
         ("text/html", "application/json"),
@@ -93,6 +97,36 @@ def test_who_accepts_a_jpeg_gets_what_was_recognised_drawn(ask, gateway, accept,
     assert response.headers["content-type"] == kind
     assert (response.content == b"\xff\xd8drawn") == (kind == "image/jpeg")
     assert [asked[0] for asked in gateway.asked] == ["recognize"] + ["draw"] * (kind == "image/jpeg")
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf", "1.5", "", "high"])
+@pytest.mark.parametrize("path", ["/v1/search?gallery=shop&threshold=", "/v1/verify?threshold="])
+def test_a_threshold_is_a_cosine(ask, gateway, path, threshold):
+    response = ask("POST", path + threshold, files={"file": PICTURE, "other": b"another"})
+    assert response.status_code == 400
+    assert "threshold" in response.json()["error"]["message"]
+    assert gateway.asked == []
+
+
+def test_parameters_without_a_value_are_as_if_they_were_not_there_or_bad_requests(ask, gateway):
+    assert ask("POST", "/v1/search?gallery=shop&category=&label=&days=", content=PICTURE).status_code == 200
+    assert gateway.asked == [("search", PICTURE, {"gallery": "shop", "k": 10})]
+    for wrong in ("item=", "hint=", "k=", "off_shelf=", "item=shop%3Dnorth&item=", "hint=price%3D1&hint=price%3D2"):
+        assert ask("POST", f"/v1/search?gallery=shop&{wrong}", content=PICTURE).status_code == 400, wrong
+    assert len(gateway.asked) == 1
+
+
+def test_a_form_of_very_many_fields_is_refused_before_it_is_read_to_its_end(ask, gateway):
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nv\r\n'
+    response = ask(
+        "POST",
+        "/v1/recognize",
+        content=part * 500 + b"--x--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert response.status_code == 400
+    assert "100 fields" in response.json()["error"]["message"]
+    assert gateway.asked == []
 
 
 @pytest.mark.parametrize("kind", ["image/jpeg", "application/x-www-form-urlencoded", "text/plain", None])

@@ -5,15 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from relens.vectors import Segment, check_vectors, checks, open_segment
-
-
-@pytest.fixture
-def opened(blobs, build):
-    def make(ids, vectors):
-        return open_segment(blobs, build(ids, vectors).digest, verify=True)
-
-    return make
+from relens.vectors import Segment, check_vectors, checks
 
 
 def failed(segment, *, sample=1000):

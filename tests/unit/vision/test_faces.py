@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relens.errors import BadInput
 from relens.vision import faces
 from relens.vision.boxes import iou
 from relens.vision.faces import detect_faces
@@ -270,6 +271,13 @@ def test_whatever_networks_say_boxes_and_landmarks_lie_within_the_picture(width,
         assert 0 <= d.box.y < d.box.y + d.box.h <= 1 + 1e-9
         assert len(d.landmarks) == 5
         assert all(0 <= x <= 1 and 0 <= y <= 1 for x, y in d.landmarks)
+
+
+@pytest.mark.parametrize("step", [0.0, 1.0, 1.5, -0.7, np.nan])
+def test_sizes_that_would_never_end_are_refused(step):
+    with pytest.raises(BadInput) as caught:
+        detect(signs(64, 48), scale_step=step)
+    assert caught.value.code == "vision.bad-scale"
 
 
 def test_the_picture_is_not_changed():
