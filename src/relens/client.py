@@ -6,8 +6,10 @@ its connections and asks nothing twice; whoever gets Busy knows after how many s
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
@@ -26,6 +28,8 @@ BUSY = 503
 FAMILIES: Mapping[int, type[RelensError]] = {403: Denied, 404: Missing, GONE: Missing, 409: Conflict, BUSY: Busy}
 
 T = TypeVar("T")
+
+NOTHING_SAID: Mapping[str, Any] = {}
 
 Image = bytes | str | os.PathLike[str] | BinaryIO
 """A picture: its bytes, the path of its file, or a file that is open for reading bytes."""
@@ -111,6 +115,61 @@ class Client:
         files = {"file": ("one", _bytes_of(one)), "other": ("other", _bytes_of(other))}
         return Verification.from_json(self._succeed("POST", "/v1/verify", params=asked, files=files).json())
 
+    # -- live galleries
+
+    def enrol(
+        self, image: Image, *, gallery: str, item: Mapping[str, Any] = NOTHING_SAID, allow_empty: bool = False
+    ) -> dict[str, Any]:
+        """Take a picture into a gallery: ids of its objects, the item's id, the sequence, and whether that is new.
+
+        `item` says id, title, price, shop, day, uri, data (a mapping of columns of your own), off_shelf. BadInput for a
+        picture in which nothing is found, unless `allow_empty`. It can be found when this returns.
+        """
+        said = {name: _said(value) for name, value in item.items() if value is not None}
+        if allow_empty:
+            said["allow_empty"] = "true"
+        path = f"/v1/galleries/{_part(gallery)}/objects"
+        return _read(self._succeed("POST", path, data=said, files={"file": ("picture", _bytes_of(image))}), dict)
+
+    def item(self, gallery: str, key: str) -> dict[str, Any]:
+        """An item with its picture and the ids of the objects in it. Missing if there is none."""
+        return self._json("GET", _item_path(gallery, key))
+
+    def change_item(self, gallery: str, key: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Change columns of an item; those that are not named stay, None clears title, price and shop. The item."""
+        headers = {"Content-Type": "application/json"}
+        content = json.dumps(dict(changes)).encode()
+        return _read(self._succeed("PATCH", _item_path(gallery, key), content=content, headers=headers), dict)
+
+    def delete_item(self, gallery: str, key: str) -> dict[str, Any]:
+        """Delete an item, and with the last one of a picture this: how many objects went, as of which sequence."""
+        return self._json("DELETE", _item_path(gallery, key))
+
+    def delete_picture(self, gallery: str, sha256: str) -> dict[str, Any]:
+        """Delete a picture with its objects and the items that show it. As `delete_item`."""
+        return self._json("DELETE", f"/v1/galleries/{_part(gallery)}/pictures/{_part(sha256)}")
+
+    def delete_object(self, object_id: int) -> dict[str, Any]:
+        """Delete an object. As `delete_item`; Missing, with `gone`, if it was deleted before."""
+        return self._json("DELETE", f"/v1/objects/{int(object_id)}")
+
+    def export(self, gallery: str, *, vectors: bool = False) -> Generator[dict[str, Any]]:
+        """All that a gallery shows as of one sequence, read as it is asked for.
+
+        The first is `{"gallery", "release", "sequence"}`, then come objects by increasing id, then, without an id,
+        pictures that items show although nothing was found in them. Broken if the server does not send all of it.
+        """
+        asked = {"vectors": "true"} if vectors else {}
+        with (
+            self._translated(),
+            self._http.stream("GET", f"/v1/galleries/{_part(gallery)}/export", params=asked) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise _error_of(response)
+            for line in _lines(response.iter_bytes()):
+                yield _parsed(response, line)
+
     # -- what there is
 
     def object(self, object_id: int) -> dict[str, Any]:
@@ -191,8 +250,13 @@ class Client:
         return response
 
     def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
-        try:
+        with self._translated():
             return self._http.request(method, path, **more)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Broken(
                 "client.unreachable", f"no server answers at {self.url}", hint="start it with `relens up`"
@@ -226,7 +290,41 @@ def _bytes_of(image: Image) -> bytes:
 
 
 def _part(name: str) -> str:
-    return quote(name, safe="")
+    # A part that is nothing but dots would be taken for a way through folders.
+    return name.replace(".", "%2E") if name in {".", ".."} else quote(_text(name), safe="")
+
+
+def _item_path(gallery: str, key: str) -> str:
+    return f"/v1/galleries/{_part(gallery)}/items/{_part(key)}"
+
+
+def _said(value: Any) -> str:
+    """A column of an item as a field of a form."""
+    return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput("client.bad-text", f"{value!r} is no text: it holds half of a character") from error
+    return value
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *complete, rest = (rest + chunk).split(b"\n")
+        yield from complete
+    if rest:
+        yield rest
+
+
+def _parsed(response: httpx.Response, line: bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise _strange(response) from error
 
 
 def _read(response: httpx.Response, read: Callable[[Any], T]) -> T:

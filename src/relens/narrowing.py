@@ -14,9 +14,21 @@ from typing import Any
 
 from relens.errors import BadInput
 
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+UNSAYABLE = re.compile(r"[\0\ud800-\udfff]")
+"""What not every catalog takes, and so none holds."""
 MAX_CONDITIONS = 20
 MAX_CHOICES = 100
+
+
+def _require_sayable(*words: str) -> None:
+    for one in words:
+        if UNSAYABLE.search(one):
+            raise _bad(one, "write it without NUL and without halves of characters")
+
+
+def _bad(what: str, wanted: str) -> BadInput:
+    return BadInput("narrowing.bad-condition", f"{what!r} is nothing to search by", hint=wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +41,8 @@ class Condition:
     most: float = math.inf
 
     def __post_init__(self) -> None:
-        if not self.column or "\0" in self.column or len(self.choices) > MAX_CHOICES or not self.least <= self.most:
+        _require_sayable(self.column, *self.choices)
+        if not self.column or len(self.choices) > MAX_CHOICES or not self.least <= self.most:
             raise _bad(self.column, "name a column with a value, a range from low to high, or up to 100 choices")
 
     @property
@@ -67,8 +80,10 @@ class Where:
     def __post_init__(self) -> None:
         if len(self.items) > MAX_CONDITIONS:
             raise _bad("items", f"up to {MAX_CONDITIONS} conditions")
+        _require_sayable(self.category or "", self.label or "")
         first, last = self.days
-        if any(day is not None and not DAY.fullmatch(day) for day in self.days) or (first or "") > (last or "9"):
+        wrong = any(day is not None and not DAY.fullmatch(day) for day in self.days)
+        if wrong or (first is not None and last is not None and first > last):
             raise _bad("days", "write days like 2026-01-31..2026-02-28; either end may be left out")
 
     @property
@@ -164,10 +179,10 @@ def read_hints(written: Sequence[str]) -> Hints:
     """`text=red shoe` and `column=value`, each once."""
     columns: dict[str, str] = {}
     for one in written:
-        column, equals, value = one.partition("=")
-        if not equals or not column.strip():
-            raise _bad(one, "write text=words or column=value")
-        columns[column.strip()] = value.strip()
+        column, equals, value = (part.strip() for part in one.partition("="))
+        if not equals or not column or column in columns:
+            raise _bad(one, "write text=words or column=value, each column once")
+        columns[column] = value
     return Hints(columns.pop("text", ""), columns)
 
 
@@ -176,7 +191,3 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _bad(what: str, wanted: str) -> BadInput:
-    return BadInput("narrowing.bad-condition", f"{what!r} is nothing to search by", hint=wanted)

@@ -25,6 +25,9 @@ Floats = NDArray[np.float32]
 
 DIGEST_LENGTH = 64
 
+SLACK = 3e-6
+"""How far a box may reach beyond its picture: its JSON has six digits, and position and size may both be rounded up."""
+
 
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value that digests are taken from: sorted keys, no spaces, UTF-8."""
@@ -47,12 +50,13 @@ class Box:
     h: float
 
     def __post_init__(self) -> None:
-        inside = 0 <= self.x <= 1 and 0 <= self.y <= 1 and self.x + self.w <= 1 + 1e-6 and self.y + self.h <= 1 + 1e-6
+        inside = 0 <= self.x <= 1 and 0 <= self.y <= 1 and self.x + self.w <= 1 + SLACK and self.y + self.h <= 1 + SLACK
         if not (inside and self.w > 0 and self.h > 0):
             raise BadInput("values.bad-box", f"no box within a picture: {self.to_json()}")
 
     def to_json(self) -> list[float]:
-        return [round(v, 6) for v in (self.x, self.y, self.w, self.h)]
+        x, y, w, h = (round(side, 6) for side in (self.x, self.y, self.w, self.h))
+        return [x, y, max(w, 1e-6), max(h, 1e-6)]
 
     @staticmethod
     def from_json(given: Sequence[float]) -> Box:

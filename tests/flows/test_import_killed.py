@@ -3,83 +3,22 @@
 What is compared: objects as (picture, box, items, names, crop, vector), the books, the quarantine, what a search finds.
 """
 
-import contextlib
 import functools
 import itertools
 import shutil
-import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relens import wiring
-from relens.jobs import Worker, this_host
-from relens.recipes import Pipeline
-from relens.store import Catalog
-from relens.store.blobs import _LocalWriter
+from relens.testing.deaths import Killed, deadly
 from relens.testing.homes import DummyHome, books, fill, quarantined
 from relens.testing.pictures import draw
 
-NOBODY = 2**22 + 1  # no process has this pid
 FILES = {f"{letter}.jpg": seed for seed, letter in enumerate("abcdefghij", 1)}
 FILES |= {"copy of a.jpg": 1, "d again.jpg": 4, "broken.jpg": draw(20)[:300], "z/copy of b.jpg": 2}
 MOMENTS = 70
 """About as many moments as an import has at which it can be killed here; kills at later ones do not happen."""
-
-
-class Killed(BaseException):
-    """What ends a worker as a kill does: nothing of ours catches it."""
-
-
-class Death:
-    """Counts moments of the thread that made it, and strikes at the given ones, each in a life of its own."""
-
-    def __init__(self, moments):
-        self._moments = list(moments)
-        self._thread = threading.get_ident()
-        self.now = 0
-
-    def moment(self):
-        if threading.get_ident() != self._thread:
-            return
-        self.now += 1
-        if self._moments and self.now == self._moments[0]:
-            del self._moments[0]
-            self.now = 0
-            raise Killed
-
-
-@contextlib.contextmanager
-def deadly(moments):
-    """Around every commit, every stored blob and every described picture a worker can be killed."""
-    death = Death(moments)
-    begin, finish, describe = Catalog.begin, _LocalWriter.finish, Pipeline.describe_all
-
-    @contextlib.contextmanager
-    def dying_begin(catalog):
-        with begin(catalog) as tx:
-            yield tx
-            death.moment()
-        death.moment()
-
-    def dying_finish(writer):
-        death.moment()
-        blob = finish(writer)
-        death.moment()
-        return blob
-
-    def dying_describe(pipeline, crop, **options):
-        death.moment()
-        return describe(pipeline, crop, **options)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Catalog, "begin", dying_begin)
-        patched.setattr(_LocalWriter, "finish", dying_finish)
-        patched.setattr(Pipeline, "describe_all", dying_describe)
-        # Like a process that is not there: the next life frees at once what a dead one held.
-        patched.setattr(wiring, "this_worker", lambda: Worker(this_host(), NOBODY, "then"))
-        yield death
 
 
 def live_until_done(home, folder, moments):

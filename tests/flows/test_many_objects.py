@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from relens.bulk import packs
 from relens.errors import BadInput, Missing
-from relens.testing.homes import books, fill
+from relens.testing.homes import books, fill, quarantined
 
 CELL = 40
 RED, GREEN, BLUE, DARK = (255, 60, 60), (60, 255, 60), (60, 60, 255), (0, 0, 0)
@@ -158,7 +160,8 @@ def test_a_filter_of_ones_own_is_part_of_the_lens_and_may_not_change_under_it(st
     ("text", "error", "words"),
     [
         ("filters:\n  - own: {file: none.py, function: keep}\n", Missing, "none.py"),
-        ("filters:\n  - own: {file: ../relens.yaml, function: keep}\n", BadInput, "no file beside"),
+        ("filters:\n  - own: {file: ../relens.yaml, function: keep}\n", BadInput, "filters.own.file"),
+        ("filters:\n  - own: {file: street.yaml, function: keep}\n", BadInput, "no Python"),
         ("filters:\n  - blurr: {min: 1}\n", BadInput, "did you mean blur"),
         ("filters:\n  - score: {}\n", BadInput, "score needs min"),
         ("filters:\n  - score\n", BadInput, "no rule"),
@@ -166,6 +169,8 @@ def test_a_filter_of_ones_own_is_part_of_the_lens_and_may_not_change_under_it(st
         ("classify: dummy-detector/1\n", BadInput, "cannot classify"),
         ("score: {age: dummy-detector/1}\n", BadInput, "cannot score"),
         ("score: {Age!: dummy/1}\n", BadInput, "Age!"),
+        ("measure: face\n", BadInput, "needs the landmarks of a face"),
+        ("search: {rerank: [{textt: {field: title, weight: 1}}]}\n", BadInput, "did you mean text"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_name(street, text, error, words):
@@ -173,3 +178,209 @@ def test_a_recipe_that_cannot_be_is_refused_by_name(street, text, error, words):
     with pytest.raises(error) as caught:
         street.local().recognize(cells(RED), recipe="street")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("categories", "words"),
+    [
+        ("{rad: warm}", "did you mean red"),
+        ("{red: warm, yellow: warm}", "finds no 'yellow'"),
+        ("{'': warm}", "finds no"),
+    ],
+)
+def test_a_category_of_what_the_detector_never_says_is_refused(street, categories, words):
+    street.write_street(RECIPE.replace("{red: warm, green: cold}", categories))
+    with pytest.raises(BadInput) as caught:
+        street.local().recognize(cells(RED), recipe="street")
+    assert caught.value.code == "recipes.unknown-label"
+    assert words in str(caught.value)
+
+
+BRANCHES = """\
+score: {look: dummy/1}
+branches:
+  cold: {embed: none, score: {look: none, second: dummy/1}}
+"""
+
+
+def test_objects_are_described_together_as_one_by_one(street):
+    """In batches, of mixed categories and in any order, each object is said to be what it is by itself."""
+    street.write_street(RECIPE + BRANCHES)
+    parts = street.local().parts
+    pipeline = parts.pipeline(parts.book.lens("street"))
+    crops = [crop for seed in range(9) for crop in pipeline.crop(pipeline.decode(cells(*[RED, GREEN] * 5, seed=seed)))]
+    assert len(crops) == 90
+    rng = np.random.default_rng(0)
+    for count in (0, 1, 2, 33, 90):
+        some = [crops[number] for number in rng.permutation(90)[:count]]
+        include = ("vector", "subject", "heatmap")
+        for said, alone in zip(
+            pipeline.describe_all(some, include=include),
+            (pipeline.describe(crop, include=include) for crop in some),
+            strict=True,
+        ):
+            assert (said.vector is None) == (alone.vector is None)
+            if said.vector is not None:
+                assert said.vector.space == alone.vector.space
+                assert np.allclose(said.vector.values, alone.vector.values, atol=1e-5)
+            assert [label.name for label in said.labels] == [label.name for label in alone.labels]
+            assert [label.score for label in said.labels] == pytest.approx(
+                [label.score for label in alone.labels], abs=1e-5
+            )
+            assert set(said.attributes) == set(alone.attributes)
+            assert ("look" in said.attributes) == ("second" not in said.attributes) == (said.vector is not None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_filters_leave_out_the_books_balance(street, folder, seed):
+    """Of pictures good and bad, with objects wanted and not, every one is accounted for and the rest is found."""
+    rng = np.random.default_rng(seed)
+    (street.path / "recipes" / "mine.py").write_text(
+        "def keep(pixels, about):\n"
+        "  if pixels[20, 20, 2] > 228: raise ValueError('too blue')\n"
+        "  return bool(pixels[20, 20].sum() % 3)\n"
+    )
+    rules = [
+        "score: {min: 0.47}",
+        "own: {file: mine.py, function: keep}",
+        "short-side: {min_px: 40}",
+        "blur: {min: 0.1}",
+    ]
+    chosen = [rules[number] for number in rng.permutation(4)[: seed + 1]]
+    street.write_street(RECIPE + "filters:\n" + "".join(f"  - {rule}\n" for rule in chosen))
+    colours = [RED, GREEN, BLUE, DARK]
+    pictures = {
+        f"{number}.png": cells(*(colours[one] for one in rng.integers(0, 4, rng.integers(0, 9))), seed=number)
+        for number in range(20)
+    }
+    plan = street.run(fill(folder, pictures | {"none.png": b"none"}), recipe="street")
+    told = books(plan)
+    for task, (entered, out, dropped, failed, _) in told.items():
+        assert entered == out + sum(dropped.values()) + failed, task
+    assert told["read"][0] == 21
+    assert told["filter"][0] == told["crop"][4]
+    assert told["embed"][0] == told["filter"][1]
+    assert told["seal"][0] == told["embed"][4]
+    assert set(told["filter"][2]) <= {"score", "own", "short-side", "blur", "unwanted-label"}
+    assert street.local().gallery("album")["counts"]["objects"] == told["seal"][1]
+    assert len(quarantined(plan)) == told["decode"][3] + told["crop"][3]
+
+
+def test_a_filter_that_fails_of_one_picture_holds_up_no_other(street, folder):
+    (street.path / "recipes" / "mine.py").write_text(
+        "def keep(pixels, about):\n  return bool(1 / (about['box'][1] < 0.2))\n"
+    )
+    street.write_street(RECIPE + "filters:\n  - own: {file: mine.py, function: keep}\n")
+    low = cells(DARK, DARK, DARK, DARK, RED)
+    plan = street.run(fill(folder, {"high.png": cells(RED), "low.png": low}), recipe="street")
+    assert plan["state"] == "done"
+    assert quarantined(plan) == [("low.png", "crop", "recipes.filter-failed")]
+    assert "ZeroDivisionError" in plan["quarantine"][0]["message"]
+    assert books(plan)["filter"] == (1, 1, {}, 0, 0)
+
+
+def test_a_crowd_waits_for_its_commit_without_its_bytes(street, folder, monkeypatch):
+    """What is told of objects until the pack is committed holds none of their crops, which lie in the shard."""
+    waiting = []
+    commit = packs._Commit.write
+
+    def write(self, entries, outcomes, files):
+        waiting.extend(crop.jpeg for one in outcomes.values() for crop, _, _ in one.objects)
+        commit(self, entries, outcomes, files)
+
+    monkeypatch.setattr(packs._Commit, "write", write)
+    street.run(fill(folder, {"a.png": cells(*[RED] * 16)}), recipe="street")
+    assert waiting == [b""] * 16
+    assert {len(found["crop"]) > 200 for found in street.contents()} == {True}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 2000), (2000, 3)])
+def test_a_picture_of_a_few_pixels_is_a_picture(street, folder, size):
+    street.write_street(RECIPE.replace("margin: 0.2", "margin: 2").replace("{red: warm, green: cold}", '{"*": all}'))
+    out = io.BytesIO()
+    Image.new("RGB", size, RED).save(out, "PNG")
+    local = street.local()
+    answer = local.recognize(out.getvalue(), recipe="street", include=("vector", "subject", "heatmap"))
+    assert len(answer.objects) == 16
+    drawn = Image.open(io.BytesIO(local.draw(out.getvalue(), answer)))
+    assert drawn.size == size
+    street.run(fill(folder, {"a.png": out.getvalue()}), recipe="street")
+    found = local.search(out.getvalue(), gallery="album", k=3)
+    assert all(one.matches[0].score > 0.999 for one in found.objects)
+
+
+def test_many_questions_at_a_time_are_answered_as_one_by_one(street, folder):
+    street.run(fill(folder, {f"{seed}.png": cells(RED, GREEN, seed=seed) for seed in range(6)}), recipe="street")
+    local = street.local()
+    pictures = [cells(RED, GREEN, seed=seed % 6) for seed in range(24)]
+
+    def ask(data):
+        return [one.to_json() for one in local.search(data, gallery="album", k=3).objects]
+
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(ask, pictures))
+    assert together == [ask(data) for data in pictures]
+
+
+RANKED = RECIPE + "search:\n  threshold: 0.9\n  rerank:\n    - prefer: {field: id, value: 3.png, weight: 1}\n"
+
+
+def test_rules_put_what_was_found_in_another_order_before_the_best_are_taken(street, folder):
+    street.write_street(RANKED)
+    street.run(fill(folder, {f"{seed}.png": cells(RED, seed=seed) for seed in range(6)}), recipe="street")
+    for k in (1, 2, 100):
+        [found] = street.local().search(cells(RED, seed=5), gallery="album", k=k).objects
+        first = found.matches[0]
+        assert first.items[0]["id"] == "3.png"
+        assert first.rank == pytest.approx(first.score + 1)
+        assert len(found.matches) == min(k, 6)
+        assert [match.rank for match in found.matches] == sorted((match.rank for match in found.matches), reverse=True)
+        assert found.matched is True
+
+
+def test_nothing_matches_when_the_best_is_under_the_threshold(street, folder):
+    street.write_street(RANKED)
+    street.run(fill(folder, {"a.png": cells(RED, seed=1)}), recipe="street")
+    local = street.local()
+    [found] = local.search(cells(RED, seed=2), gallery="album", threshold=1.0).objects
+    assert found.matched is False
+    assert found.matches
+    [found] = local.search(cells(RED, seed=2), gallery="album", threshold=-1.0).objects
+    assert found.matched is True
+    for wrong in (1.1, float("nan")):
+        with pytest.raises(BadInput):
+            local.search(cells(RED), gallery="album", threshold=wrong)
+
+
+def test_the_lens_of_a_short_recipe_is_that_of_the_long_one(home):
+    """Names come with the embedding model, as they always did."""
+    book = home.local().parts.book
+    (home.path / "recipes" / "mine.yaml").write_text("recipe: mine\nembed: dummy/1\n")
+    short = book.lens("mine")
+    (home.path / "recipes" / "mine.yaml").write_text("recipe: mine\nembed: dummy/1\nclassify: dummy/1\nlabels: 5\n")
+    assert book.lens("mine").digest == short.digest
+    assert set(short.document) == {"recipe", "models", "space", "thresholds"}
+
+
+def test_a_recipe_of_scores_alone_is_imported_and_told(street, folder):
+    (street.path / "recipes" / "looks.yaml").write_text("recipe: looks\nscore: {look: dummy/1}\n")
+    plan = street.run(fill(folder, {"a.png": cells(RED)}), recipe="looks", gallery="looks")
+    assert plan["state"] == "done"
+    local = street.local()
+    assert local.gallery("looks")["counts"]["objects"] == 1
+    [found] = local.search(cells(RED), gallery="looks").objects
+    assert found.matches == ()
+
+
+def test_what_the_gallery_or_the_import_has_already_is_a_duplicate(street, folder):
+    street.write_street(RECIPE.replace("margin: 0.2", "margin: 0") + "filters:\n  - duplicate: {min_cosine: 0.9999}\n")
+    first = street.run(fill(folder, {"a.png": cells(RED, GREEN, seed=1)}), recipe="street")
+    assert books(first)["seal"] == (2, 2, {}, 0, 2)
+    again = {"b.png": cells(RED, GREEN, BLUE, seed=1), "c.png": cells(RED, seed=2), "d.png": cells(RED, BLUE, seed=2)}
+    second = street.run(fill(folder, again), recipe="street")
+    assert second["state"] == "done"
+    assert books(second)["seal"] == (4, 1, {"duplicate": 3}, 0, 1)
+    found = street.local().search(cells(RED, seed=2), gallery="album", k=10).objects[0].matches
+    assert [item["id"] for item in found[0].items] == ["c.png"]
+    assert len(found) == 2
+    assert street.local().gallery("album")["counts"]["pictures"] == 4

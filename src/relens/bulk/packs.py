@@ -21,7 +21,7 @@ from relens import ledger, releases
 from relens.bulk.importing import CROP, DECODE, EMBED, FILTER, READ, add_blob, filters
 from relens.bulk.listings import Entry, Slice, read_slice
 from relens.bulk.reading import Reader, Reading
-from relens.enrolment.shards import ShardWriter
+from relens.enrolment import Keeper, Kept, Place
 from relens.errors import BadInput, Broken, Conflict
 from relens.gallery import Item, NewObject, NewPicture
 from relens.gallery.items import stage_items
@@ -88,7 +88,7 @@ class Made:
     size: int
     width: int
     height: int
-    objects: tuple[tuple[Cropped, Described, tuple[int, int]], ...]  # with (offset, length) in the shard
+    objects: tuple[tuple[Cropped, Described, Place | None], ...]
     dropped: tuple[tuple[str, str], ...] = ()
 
 
@@ -110,16 +110,16 @@ class Importer:
         with self._catalog.read() as tx:
             plan = plans.get(tx, hold.claim.plan)
             lens = releases.get_lens(tx, plan.need_lens)
-            keep = galleries.by_id(tx, plan.need_gallery).retention != "none"
+            retention = galleries.by_id(tx, plan.need_gallery).retention
         self._reader.sweep(self._unfinished)
         pipeline = self._pipeline(lens)
         entries = _in_order(read_slice(self._blobs, Slice(**hold.claim.spec)), hold.claim)
         uris = [entry.uri for entry in entries if entry.drop is None and entry.problem is None]
-        with self._reader.open(plan.id, hold.claim.pack, uris, keep=keep) as reading:
-            with ShardWriter(self._blobs) as shard:
-                outcomes = _Pack(self, hold, plan, pipeline, shard, reading).run(entries)
-                files = self._store(outcomes, shard)
-            if files is not None:
+        with self._reader.open(plan.id, hold.claim.pack, uris, keep=retention != "none") as reading:
+            with Keeper(self._blobs, retention) as keeper:
+                outcomes = _Pack(self, hold, plan, pipeline, keeper, reading).run(entries)
+                files = self._store(outcomes, keeper)
+            if files.digests:
                 pins.pin(self._catalog, self._blobs, hold.claim, files.digests)
             with self._catalog.begin() as tx:
                 leases.fence(tx, hold.claim)
@@ -127,17 +127,14 @@ class Importer:
                 _Commit(tx, self._catalog.now(tx), hold.claim, plan, lens).write(entries, outcomes, files)
         reading.forget()
 
-    def _store(self, outcomes: dict[int, Outcome], shard: ShardWriter) -> _Files | None:
-        """The bytes of a pack, stored: crops and vectors, in the order of the entries. None if nothing was made."""
+    def _store(self, outcomes: dict[int, Outcome], keeper: Keeper) -> _Files:
+        """The bytes of a pack, stored: what its gallery keeps, and vectors, in the order of the entries."""
         spaces: dict[str, list[Floats]] = {}
-        found = [described for one in _made(outcomes) for _, described, _ in one.objects]
-        if not found:
-            return None
-        for described in found:
+        for described in (described for one in _made(outcomes) for _, described, _ in one.objects):
             if described.vector is not None:
                 spaces.setdefault(described.vector.space, []).append(described.vector.values)
         files = {space: write_vectors(self._blobs, np.stack(vectors), space=space) for space, vectors in spaces.items()}
-        return _Files(shard.finish(), files)
+        return _Files(keeper.finish(), files)
 
     def _pipeline(self, lens: Lens) -> Pipeline:
         if lens.digest not in self._pipelines:
@@ -165,13 +162,13 @@ class _Pack:
     """One run of one pack: entries to outcomes, by number."""
 
     def __init__(  # noqa: PLR0917 - all that a run needs
-        self, importer: Importer, hold: Hold, plan: Plan, pipeline: Pipeline, shard: ShardWriter, reading: Reading
+        self, importer: Importer, hold: Hold, plan: Plan, pipeline: Pipeline, keeper: Keeper, reading: Reading
     ) -> None:
         self._importer = importer
         self._hold = hold
         self._plan = plan
         self._pipeline = pipeline
-        self._shard = shard
+        self._keeper = keeper
         self._reading = reading
         self._root = bytes.fromhex(plan.spec["root"])
         self._seen: set[str] = set()
@@ -250,7 +247,8 @@ class _Pack:
             described = self._pipeline.describe_all(sifted.kept)
         except BadInput as error:
             return Failed(task, error.code, str(error), sifted and sifted.without_bytes())
-        places = [self._shard.add(sha256, number, crop) for number, crop in enumerate(sifted.kept)]
+        self._keeper.picture(data, sha256)
+        places = [self._keeper.crop(sha256, number, crop) for number, crop in enumerate(sifted.kept)]
         self._seen.add(sha256)
         objects = tuple(zip(sifted.without_bytes().kept, described, places, strict=True))
         return Made(sha256, len(data), picture.width, picture.height, objects, sifted.dropped)
@@ -286,14 +284,14 @@ def _first_comes_first(outcomes: dict[int, Outcome]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """Where a pack's crops lie, and its vectors by space."""
+    """What was kept of a pack's pictures, and its vectors by space."""
 
-    shard: Blob
+    kept: Kept
     vectors: Mapping[str, Blob]
 
     @property
     def digests(self) -> list[str]:
-        return [self.shard.digest, *(blob.digest for blob in self.vectors.values())]
+        return [*self.kept.digests, *(blob.digest for blob in self.vectors.values())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,23 +304,36 @@ class _Commit:
     plan: Plan
     lens: Lens
 
-    def write(self, entries: Sequence[Entry], outcomes: dict[int, Outcome], files: _Files | None) -> None:
-        """Pictures, objects, items, quarantine, ledger and the end of the pack."""
-        places = {} if files is None else _places(_made(outcomes), files, self.lens)
+    def write(self, entries: Sequence[Entry], outcomes: dict[int, Outcome], files: _Files) -> None:
+        """Pictures, objects, items, quarantine, ledger and the end of the pack.
+
+        Conflict `gallery.changed` if the gallery keeps other things of pictures than it did: the pack runs again.
+        """
+        if galleries.by_id(self.tx, self.plan.need_gallery).retention != files.kept.retention:
+            raise Conflict("gallery.changed", "the gallery is to keep other things of its pictures now")
+        places = _places(_made(outcomes), files, self.lens)
         final = _settle(self.tx, self.plan.need_gallery, outcomes)
         items = {entry.number: _item(entry, self.plan.day) for entry in entries}
         ids = self._stage(final, items, places)
         self._show(entries, final, items, ids)
-        if files is not None:
-            add_blob(self.tx, files.shard, "shard", self.now)
-            for blob in files.vectors.values():
-                add_blob(self.tx, blob, "vectors", self.now)
+        self._name(final, files)
         _write_quarantine(self.tx, self.claim, entries, final, self.now)
         held = [one.sha256 for one in final.values() if isinstance(one, Held)]
         elsewhere = galleries.staged_elsewhere(self.tx, self.plan.need_gallery, self.plan.id, held)
         lines = _lines(entries, final, self.plan.day, elsewhere, filtered=filters(self.lens))
         ledger.book(self.tx, self.plan.id, self.claim.pack, lines)
         leases.finish(self.tx, self.claim, self.now)
+
+    def _name(self, final: dict[int, Outcome], files: _Files) -> None:
+        """Write down what the pack has stored, as far as something made of it is left."""
+        made = {one.sha256 for one in _made(final)}
+        if not made:
+            return
+        for blob, kind in files.kept.named:
+            if kind != "original" or blob.digest in made:
+                add_blob(self.tx, blob, kind, self.now)
+        for blob in files.vectors.values():
+            add_blob(self.tx, blob, "vectors", self.now)
 
     def _stage(
         self, final: dict[int, Outcome], items: dict[int, Item], places: dict[str, tuple[NewObject, ...]]
@@ -377,7 +388,7 @@ def _places(made: Sequence[Made], files: _Files, lens: Lens) -> dict[str, tuple[
 
 
 def _new_object(
-    crop: Cropped, described: Described, place: tuple[int, int], *, files: _Files, lens: Lens, rows: Counter[str]
+    crop: Cropped, described: Described, place: Place | None, *, files: _Files, lens: Lens, rows: Counter[str]
 ) -> NewObject:
     """`rows` counts how many vectors of each space came before this one."""
     vector = None
@@ -390,7 +401,7 @@ def _new_object(
         score=crop.score,
         category=crop.category,
         labels=described.labels,
-        crop=(files.shard.digest, *place),
+        crop=files.kept.crop(place),
         vector=vector,
         attributes=attributes_of(crop, described),
         cut=None if crop.cut == crop.box else crop.cut,

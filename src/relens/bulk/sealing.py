@@ -6,8 +6,8 @@ transaction that publishes; if a check fails the view is written down as held, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from relens import gallery as galleries
 from relens import ledger, releases
+from relens.bulk.doubles import find_doubles, least_cosine
 from relens.bulk.importing import EMBED, SEAL, add_blob
 from relens.gallery import Partition
+from relens.gallery.deleting import bury_living
 from relens.gallery.items import apply_items
 from relens.jobs import Claim, Hold, leases, pins, plans
 from relens.jobs.plans import Plan
@@ -25,7 +27,7 @@ from relens.recipes import Lens, Space
 from relens.releases import View
 from relens.store import Blob, Blobs, Catalog, Tx
 from relens.values import Floats
-from relens.vectors import Check, Manifest, build_segment, check_vectors, open_segment, read_vectors
+from relens.vectors import Check, Ids, Manifest, build_segment, check_vectors, open_segment, read_vectors
 
 SAMPLE = 32
 """Vectors of each segment that must find themselves."""
@@ -42,6 +44,11 @@ class _Staged:
     as_of: int
     parent: View
     partitions: list[Partition]
+    doubles: Mapping[tuple[str, str], Ids] = field(default_factory=dict)
+
+    def living(self, part: Partition) -> int:
+        """How many objects of a partition go into its segment."""
+        return part.living - len(self.doubles.get((part.category, part.day), ()))
 
     def space_of(self, part: Partition) -> Space | None:
         """The space of a partition's vectors; None if its objects have none."""
@@ -58,10 +65,13 @@ class Sealer:
     def __call__(self, hold: Hold) -> None:
         """Build, check and publish, or hold."""
         staged = self._staged(hold.claim)
+        least = least_cosine(staged.lens)
+        if least is not None:
+            staged = replace(staged, doubles=self._doubles(staged, hold, least))
         built = [
             self._build(staged, hold, part, space)
             for part in staged.partitions
-            if part.living and (space := staged.space_of(part)) is not None
+            if staged.living(part) and (space := staged.space_of(part)) is not None
         ]
         checks = self._check(staged, built)
         # What is read is named by the staged rows; what was written is named by nothing yet.
@@ -84,6 +94,33 @@ class Sealer:
                 partitions=galleries.staged_partitions(tx, plan.id, as_of),
             )
 
+    def _doubles(self, staged: _Staged, hold: Hold, least: float) -> dict[tuple[str, str], Ids]:
+        """Near-identical objects by category and day: the gallery, or this plan before them, has their like."""
+        gallery = staged.plan.need_gallery
+        held = [open_segment(self._blobs, digest, verify=False) for digest in staged.parent.segments]
+        with self._catalog.read() as tx:
+            dead = {one.digest: galleries.dead_since(tx, gallery, one.manifest.as_of, staged.as_of)[0] for one in held}
+        found: dict[tuple[str, str], Ids] = {}
+        for category in sorted({part.category for part in staged.partitions}):
+            parts = [part for part in staged.partitions if part.category == category]
+            space = staged.space_of(parts[0])
+            if space is None:
+                continue
+            before = [one for one in held if one.manifest.category == category]
+            of_day: dict[str, list[Ids]] = {}
+
+            def batches(
+                parts: Sequence[Partition] = parts, space: Space = space, of_day: dict[str, list[Ids]] = of_day
+            ) -> Iterator[tuple[Ids, Floats]]:
+                for part in parts:
+                    for ids, vectors in self._vectors(staged, hold, part, space):
+                        of_day.setdefault(part.day, []).append(ids)
+                        yield ids, vectors
+
+            doubles = find_doubles(batches(), before, dead, least)
+            found |= {(category, day): np.intersect1d(np.concatenate(ids), doubles) for day, ids in of_day.items()}
+        return found
+
     def _build(self, staged: _Staged, hold: Hold, part: Partition, space: Space) -> Manifest:
         return build_segment(
             self._blobs,
@@ -92,10 +129,19 @@ class Sealer:
             day=part.day,
             space=space.digest,
             as_of=staged.as_of,
-            parts=self._vectors(staged, hold, part, space),
-            count=part.living,
+            parts=self._kept(staged, hold, part, space),
+            count=staged.living(part),
             dim=space.dim,
         )
+
+    def _kept(
+        self, staged: _Staged, hold: Hold, part: Partition, space: Space
+    ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+        """What of a partition goes into its segment."""
+        doubles = staged.doubles.get((part.category, part.day), ())
+        for ids, vectors in self._vectors(staged, hold, part, space):
+            stay = ~np.isin(ids, doubles)
+            yield ids[stay], vectors[stay]
 
     def _vectors(
         self, staged: _Staged, hold: Hold, part: Partition, space: Space
@@ -119,13 +165,14 @@ class Sealer:
             made = sum(task["out"] for task in ledger.funnel(tx, staged.plan.id) if task["name"] == EMBED)
         count = sum(manifest.count for manifest in built)
         count += sum(part.living for part in staged.partitions if staged.space_of(part) is None)
+        count += sum(map(len, staged.doubles.values()))
         released = sum(part.staged - part.living for part in staged.partitions)
         checks = [
             Check("ledger balances", not problems, "; ".join(problems) or "in = out + dropped + failed in every task"),
             Check(
                 "counts equal",
                 made == count + released,
-                f"{made} objects booked, {count} in segments or without vectors, {released} released since",
+                f"{made} objects booked, {count} in segments, without vectors or doubles, {released} released since",
             ),
         ]
         for manifest in built:
@@ -156,25 +203,37 @@ class Sealer:
         else:
             sequence = galleries.take_sequence(tx, plan.need_gallery)
             apply_items(tx, plan.need_gallery, plan.id, sequence, now)
+            buried = {
+                place: bury_living(tx, plan.need_gallery, [int(one) for one in ids], sequence, plan=plan.id)
+                for place, ids in staged.doubles.items()
+            }
             view = releases.publish(tx, gallery, plan.need_lens, sequence=sequence, **common)
-            ledger.book(tx, plan.id, claim.pack, _lines(tx, staged, sequence))
+            ledger.book(tx, plan.id, claim.pack, _lines(tx, staged, sequence, buried))
             ends_as = "cancelled" if plans.get(tx, plan.id).cancelling else "done"
             plans.end(tx, plan.id, ends_as, now, sequence=sequence, view=view.id)
         leases.finish(tx, claim, now)
 
 
-def _lines(tx: Tx, staged: _Staged, sequence: int) -> list[ledger.Line]:
-    """The books of the sealing. Objects are released whose picture was deleted, by this plan or by anybody since."""
-    built = {(part.category, part.day) for part in staged.partitions if part.living}
-    return [
-        ledger.Line(
-            SEAL,
-            part.staged,
-            part.living,
-            category=part.category,
-            day=part.day,
-            dropped={"released": part.staged - part.living} if part.staged > part.living else {},
-            made=int((part.category, part.day) in built),
+def _lines(tx: Tx, staged: _Staged, sequence: int, buried: Mapping[tuple[str, str], int]) -> list[ledger.Line]:
+    """The books of the sealing. Objects are released whose picture was deleted, by this plan or by anybody since.
+
+    buried  how many doubles were left out, by category and day
+    """
+    built = {(part.category, part.day) for part in staged.partitions if staged.living(part) and staged.space_of(part)}
+    lines = []
+    for part in galleries.staged_partitions(tx, staged.plan.id, sequence):
+        place = (part.category, part.day)
+        doubles = buried.get(place, 0)
+        dropped = {"duplicate": doubles, "released": part.staged - part.living - doubles}
+        lines.append(
+            ledger.Line(
+                SEAL,
+                part.staged,
+                part.living,
+                category=part.category,
+                day=part.day,
+                dropped={reason: count for reason, count in dropped.items() if count},
+                made=int(place in built),
+            )
         )
-        for part in galleries.staged_partitions(tx, staged.plan.id, sequence)
-    ]
+    return lines

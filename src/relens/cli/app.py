@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from relens.cli import backups, homes, imports, lists, models, processes, questions, windows
+from relens.cli import backups, galleries, homes, imports, lists, models, processes, questions, windows
 from relens.cli.output import FAILED, INTERRUPTED, WRONG_USE, exit_code, say, show_error
 from relens.errors import Broken, RelensError
 
@@ -21,11 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _module in (homes, imports, questions, windows, backups, processes):
+for _module in (homes, imports, galleries, questions, windows, backups, processes):
     _module.add_to(app)
 app.add_typer(models.app, name="model")
 app.add_typer(imports.plans, name="plan")
-app.add_typer(lists.galleries, name="gallery")
+app.add_typer(galleries.app, name="gallery")
 app.add_typer(lists.releases, name="release")
 app.add_typer(homes.settings, name="config")
 app.add_typer(backups.app, name="backup")

@@ -41,7 +41,10 @@ app = typer.Typer(help="Galleries: named sets of objects.", no_args_is_help=True
 
 NameArgument = Annotated[str, typer.Argument(help="The gallery.")]
 RetentionOption = Annotated[
-    str, typer.Option("--retention", help="What it keeps of pictures: originals (with crops), crops, or none.")
+    str | None,
+    typer.Option(
+        "--retention", help="What it keeps of pictures: originals (with crops), crops, or none. Usual: crops."
+    ),
 ]
 
 
@@ -118,9 +121,10 @@ def show_gallery(name: NameArgument, home: HomeOption = None, as_json: JsonOptio
 def create_gallery(
     name: NameArgument,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="A recipe of the home, or a .yaml file. Default: the setting's.")
+        str | None,
+        typer.Option("--recipe", "-r", help="A recipe of the home, or a .yaml file. Default: the setting's."),
     ] = None,
-    retention: RetentionOption = "crops",
+    retention: RetentionOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -134,7 +138,7 @@ def create_gallery(
 @app.command("set")
 def set_gallery(
     name: NameArgument,
-    retention: RetentionOption,
+    retention: Annotated[str, typer.Option("--retention", help="originals (with crops), crops, or none.")],
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -297,6 +301,11 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    out = out.resolve()
+    if out.exists() and not out.is_file():  # a device or a pipe: nothing takes its place
+        with out.open("wb") as file:
+            yield file
+        return
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
@@ -304,7 +313,7 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(out)
-        sync_folder(out.absolute().parent)
+        sync_folder(out.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -312,12 +321,12 @@ def _opened(out: Path) -> Iterator[BinaryIO]:
 def _export(gateway: Gateway, name: str, written: Format, file: BinaryIO, *, vectors: bool) -> dict[str, Any]:
     if written is Format.PARQUET:
         return gateway.export_parquet(name, file, vectors=vectors)
-    records = gateway.export(name, vectors=vectors)
-    with contextlib.closing(records):
-        head = next(records)
-        rows = -1
-        for rows, one in enumerate(_and(head, records)):
-            file.write(json.dumps(one, ensure_ascii=False).encode() + b"\n")
+    head: dict[str, Any] = {}
+    rows = -1  # the head is none
+    for one in gateway.export(name, vectors=vectors):
+        head = head or one
+        rows += 1
+        file.write(json.dumps(one, ensure_ascii=False).encode() + b"\n")
     return head | {"rows": rows}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +24,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print data as JSON on 
 # Errors whose cause is how the command was typed, although their family says otherwise.
 WRONG_USE_CODES = frozenset({"config.no-home", "bulk.no-source", "cli.no-file", "recipes.missing"})
 
+# Bad input that is no wrong use: what a picture or a model is shows only when it is looked at.
+FAILED_CODES = ("vision.", "models.", "enrolment.nothing-found")
+
 
 def exit_code(error: RelensError) -> int:
     """The exit code of an error that ends a command."""
     if error.code in WRONG_USE_CODES:
         return WRONG_USE
     if isinstance(error, BadInput):
-        return FAILED if error.code.startswith(("vision.", "models.")) else WRONG_USE
+        return FAILED if error.code.startswith(FAILED_CODES) else WRONG_USE
     return REFUSED if isinstance(error, Conflict | Denied) else FAILED
 
 
@@ -59,6 +62,21 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def facts(value: Mapping[str, Any]) -> str:
+    """What a thing is, part by part, a line each."""
+    lines = []
+    for key, shown in value.items():
+        if key == "checks":
+            lines += [f"{'check':10} {'ok' if c['ok'] else 'FAILED'}: {c['name']}: {c['detail']}" for c in shown]
+        elif key.endswith("_at") and isinstance(shown, int | float):
+            lines.append(f"{key:10} {when(shown)}")
+        elif isinstance(shown, dict):
+            lines.append(f"{key:10} " + ", ".join(f"{name}={part}" for name, part in shown.items()))
+        else:
+            lines.append(f"{key:10} {', '.join(map(str, shown)) if isinstance(shown, list) else shown}")
+    return "\n".join(lines)
 
 
 def when(seconds: float | None) -> str:

@@ -6,6 +6,19 @@ call returns. Long work on whole galleries is `bulk`'s.
 
 from relens.enrolment.adding import Enrolled, Enroller
 from relens.enrolment.changing import change_item, delete, read_item
+from relens.enrolment.fields import check_day
+from relens.enrolment.keeping import Keeper, Kept, Place
 from relens.enrolment.naming import name_blobs
 
-__all__ = ["Enrolled", "Enroller", "change_item", "delete", "name_blobs", "read_item"]
+__all__ = [
+    "Enrolled",
+    "Enroller",
+    "Keeper",
+    "Kept",
+    "Place",
+    "change_item",
+    "check_day",
+    "delete",
+    "name_blobs",
+    "read_item",
+]

@@ -15,15 +15,15 @@ from relens import gallery as galleries
 from relens import releases
 from relens.enrolment.changing import lock
 from relens.enrolment.fields import read_fields
+from relens.enrolment.keeping import Keeper, Kept, Place
 from relens.enrolment.naming import name_blobs
-from relens.enrolment.shards import ShardWriter
 from relens.errors import BadInput, Conflict
 from relens.gallery import Gallery, Item, KnownPicture, NewObject, NewPicture, deleting, tail
 from relens.gallery import items as shelf
 from relens.gallery.tail import TailRow
 from relens.recipes import Cropped, Described, Lens, attributes_of
 from relens.serving import Description
-from relens.store import Blob, Blobs, Catalog, Tx
+from relens.store import Blobs, Catalog, Tx
 from relens.telemetry import Stopwatch
 from relens.values import digest_of
 
@@ -56,20 +56,6 @@ class Enrolled:
             "changed": self.changed,
             "timings_ms": dict(self.timings_ms),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """The bytes of a picture that were stored: its crops, with offset and length of each, and itself."""
-
-    shard: Blob | None
-    places: Sequence[tuple[int, int]]
-    original: Blob | None
-
-    @property
-    def blobs(self) -> list[tuple[Blob, str]]:
-        named = [(self.shard, "shard"), (self.original, "original")]
-        return [(blob, kind) for blob, kind in named if blob is not None]
 
 
 class Enroller:
@@ -116,10 +102,10 @@ class Enroller:
                 description = self._describe(live.lens, live.release, asked.data)
             _require_objects(description, allow_empty=asked.allow_empty)
         with watch.phase("store"):
-            kept = _store(self._blobs, here, description, asked.data)
+            kept, places = _store(self._blobs, here, description, asked)
         with watch.phase("commit"), self._catalog.begin() as tx:
             commit = _Commit(tx, self._catalog.now(tx), lock(tx, asked.gallery), asked)
-            return commit.write(self._blobs, description, kept)
+            return commit.write(self._blobs, description, kept, places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +135,16 @@ def _require_objects(description: Description, *, allow_empty: bool) -> None:
     )
 
 
-def _store(blobs: Blobs, here: Gallery, description: Description | None, data: bytes) -> _Kept:
-    """The bytes that the gallery keeps, stored. Of a gallery that keeps nothing, nothing is written anywhere."""
-    if description is None or here.retention == "none":
-        return _Kept(None, (), None)
-    original = blobs.put(data) if here.retention == "originals" else None
-    if not description.objects:
-        return _Kept(None, (), original)
-    with ShardWriter(blobs) as shard:
-        sha256 = description.picture.sha256
-        places = [shard.add(sha256, number, crop) for number, (crop, _) in enumerate(description.objects)]
-        return _Kept(shard.finish(), places, original)
+def _store(
+    blobs: Blobs, here: Gallery, description: Description | None, asked: _Asked
+) -> tuple[Kept, list[Place | None]]:
+    """The bytes that the gallery keeps, stored, and where each object's crop lies."""
+    with Keeper(blobs, here.retention) as keeper:
+        if description is None:
+            return keeper.finish(), []
+        keeper.picture(asked.data, asked.sha256)
+        places = [keeper.crop(asked.sha256, number, crop) for number, (crop, _) in enumerate(description.objects)]
+        return keeper.finish(), places
 
 
 class _Commit:
@@ -173,21 +158,27 @@ class _Commit:
         self._size = len(asked.data)
         self._fields = asked.fields
 
-    def write(self, blobs: Blobs, description: Description | None, kept: _Kept) -> Enrolled | None:
+    def write(
+        self, blobs: Blobs, description: Description | None, kept: Kept, places: Sequence[Place | None]
+    ) -> Enrolled | None:
         """Add what is new. None if it must be looked at anew: by another lens, or under another retention."""
         tx, here = self._tx, self._here
         known = galleries.find_picture(tx, here.id, self._sha256)
         if known is not None and not known.staged and (known.objects or description is None):
             return self._show(known)
         lens = releases.live_lens(tx, here)
-        if description is None or lens.digest != description.lens or not self._keeps(description, kept):
+        if description is None or lens.digest != description.lens or kept.retention != here.retention:
             return None
         sequence = galleries.take_sequence(tx, here.id)
-        name_blobs(tx, blobs, kept.blobs, self._now)
+        name_blobs(tx, blobs, kept.named, self._now)
         if known is not None:  # staged by a plan, or nothing was in it: this takes its place
             deleting.set_aside(tx, known.id)
         item, before = self._item()
-        picture, ids = self._add(sequence, description, kept, lens, item.uri)
+        objects = [
+            _new_object(crop, said, kept.crop(place), lens)
+            for (crop, said), place in zip(description.objects, places, strict=True)
+        ]
+        picture, ids = self._add(sequence, description, objects, item.uri)
         if known is not None:
             deleting.replace_picture(tx, here.id, known.id, picture, sequence)
         shelf.put_item(tx, here.id, item, picture, self._now)
@@ -222,12 +213,9 @@ class _Commit:
     def _today(self) -> str:
         return dt.datetime.fromtimestamp(self._now).astimezone().date().isoformat()
 
-    def _keeps(self, description: Description, kept: _Kept) -> bool:
-        """Whether what was stored is what the gallery keeps now."""
-        crops = self._here.retention != "none" and bool(description.objects)
-        return (kept.shard is not None, kept.original is not None) == (crops, self._here.retention == "originals")
-
-    def _add(self, sequence: int, description: Description, kept: _Kept, lens: Lens, uri: str) -> tuple[int, list[int]]:
+    def _add(
+        self, sequence: int, description: Description, objects: Sequence[NewObject], uri: str
+    ) -> tuple[int, list[int]]:
         """The picture with its objects, and their vectors in the tail. Their day is the one that they come in on."""
         day = self._fields.get("day", self._today)
         picture = NewPicture(
@@ -236,9 +224,7 @@ class _Commit:
             width=description.picture.width or 0,
             height=description.picture.height or 0,
             item=Item(self._sha256, uri, day),
-            objects=tuple(
-                _new_object(crop, said, kept, number, lens) for number, (crop, said) in enumerate(description.objects)
-            ),
+            objects=tuple(objects),
         )
         picture_id, ids = galleries.add(self._tx, self._here.id, sequence, picture)
         rows = [
@@ -253,13 +239,13 @@ class _Commit:
         return Enrolled(self._here.name, self._sha256, tuple(ids), item.key, sequence, changed, {})
 
 
-def _new_object(crop: Cropped, said: Described, kept: _Kept, number: int, lens: Lens) -> NewObject:
+def _new_object(crop: Cropped, said: Described, place: tuple[str, int, int] | None, lens: Lens) -> NewObject:
     return NewObject(
         box=crop.box,
         score=crop.score,
         category=crop.category,
         labels=said.labels,
-        crop=None if kept.shard is None else (kept.shard.digest, *kept.places[number]),
+        crop=place,
         vector=None,
         attributes=attributes_of(crop, said),
         cut=None if crop.cut == crop.box else crop.cut,

@@ -70,6 +70,11 @@ def _price(name: str, value: Any) -> float:
     return price
 
 
+def check_day(given: str) -> str:
+    """A day as it is written. BadInput for what is none."""
+    return _day("day", given)
+
+
 def _day(name: str, value: Any) -> str:
     try:
         if isinstance(value, str) and DAY.fullmatch(value):

@@ -30,6 +30,12 @@ def dead_since(tx: Tx, gallery: int, after: int, upto: int) -> tuple[NDArray[np.
     return rows[:, 0], rows[:, 1]
 
 
+def count_dead(tx: Tx, gallery: int, after: int) -> int:
+    """How many objects were deleted after a sequence."""
+    where = (tombstones.c.gallery == gallery, tombstones.c.sequence > after)
+    return int(tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one())
+
+
 def living(by: int | None = None) -> sa.ColumnElement[bool]:
     """Of an object: it has no tombstone; with `by`, none of that sequence or before."""
     buried = tombstones.c.object == objects.c.id
@@ -111,6 +117,16 @@ def bury(tx: Tx, gallery: int, ids: Iterable[int], sequence: int, *, plan: int |
     rows = [{"object": one, "gallery": gallery, "plan": plan, "sequence": sequence} for one in ids]
     if rows:
         tx.execute(sa.insert(tombstones), rows)
+
+
+def bury_living(tx: Tx, gallery: int, ids: Sequence[int], sequence: int, *, plan: int) -> int:
+    """Write tombstones of those of these objects that have none. How many that were."""
+    count = 0
+    for some in batches(ids):
+        alive = sorted(tx.execute(sa.select(objects.c.id).where(objects.c.id.in_(some), living())).scalars())
+        bury(tx, gallery, alive, sequence, plan=plan)
+        count += len(alive)
+    return count
 
 
 def _let_go(tx: Tx, gallery: int, some: list[int], sequence: int) -> None:

@@ -12,8 +12,8 @@ from relens.narrowing import Condition, Where
 from relens.store import Tx
 from relens.store.schema import items, labels, objects
 
-NUMBER = "^[+-]?([0-9]{1,200}([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]{1,2})?$"
-"""What every database can cast; it is not asked to cast anything else, which some refuse."""
+NUMBER = "^[+-]?([0-9]{1,200}([.][0-9]{0,200})?|[.][0-9]{1,200})([eE][+-]?[0-9]{1,2})?$"
+"""What every database can cast; it is not asked to cast anything else, which some refuse, as what is next to zero."""
 
 OURS = {"id": items.c.key, "uri": items.c.uri, "title": items.c.title, "shop": items.c.shop, "day": items.c.day}
 
@@ -24,7 +24,7 @@ def matching(tx: Tx, gallery: int, where: Where, among: Collection[int] | None =
     Category and days are for the caller, who knows where each object lies. Whether objects are deleted, or published
     yet, is not asked.
     """
-    query = sa.select(objects.c.id).where(objects.c.gallery == gallery, *_conditions(where))
+    query = sa.select(objects.c.id).where(objects.c.gallery == gallery, *_conditions(where, tx.dialect.name))
     if among is None:
         return set(tx.execute(query).scalars())
     found: set[int] = set()
@@ -33,14 +33,16 @@ def matching(tx: Tx, gallery: int, where: Where, among: Collection[int] | None =
     return found
 
 
-def _conditions(where: Where) -> list[sa.ColumnElement[bool]]:
+def _conditions(where: Where, dialect: str) -> list[sa.ColumnElement[bool]]:
     shown = items.c.picture == objects.c.picture
     conditions: list[sa.ColumnElement[bool]] = []
     if where.label is not None:
-        best = sa.func.lower(labels.c.labels[0]["name"].as_string())
-        conditions.append(sa.exists().where(labels.c.object == objects.c.id, best == where.label.lower()))
+        best = labels.c.labels[0]["name"].as_string()
+        # Databases lower what they please: SQLite ASCII alone. As it is written it is always found.
+        same = sa.or_(best == where.label, sa.func.lower(best) == where.label.lower())
+        conditions.append(sa.exists().where(labels.c.object == objects.c.id, same))
     if where.items:
-        wanted = [_condition(condition) for condition in where.items]
+        wanted = [_condition(condition, dialect) for condition in where.items]
         on_shelf = [] if where.off_shelf else [~items.c.off_shelf]
         conditions.append(sa.exists().where(shown, *on_shelf, *wanted))
     elif not where.off_shelf:
@@ -49,17 +51,25 @@ def _conditions(where: Where) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
-def _condition(condition: Condition) -> sa.ColumnElement[bool]:
+def _condition(condition: Condition, dialect: str) -> sa.ColumnElement[bool]:
     if condition.column == "price":
         return _of_number(items.c.price, condition)
     if condition.column in OURS:
         return _of_text(OURS[condition.column], condition)
-    # A number, a number that a CSV gave as text, and text: one spelling of all.
-    value = sa.cast(items.c.data[condition.column].as_string(), sa.Text)
+    value = _spelled(condition.column, dialect)
     if not condition.is_range:
         return _of_text(value, condition)
     number = sa.case((value.regexp_match(NUMBER), sa.cast(value, sa.Double)))
     return _of_number(number, condition)
+
+
+def _spelled(column: str, dialect: str) -> sa.ColumnElement[str]:
+    """A free column as text, in which a number and a number that a CSV gave as text are the same."""
+    value = sa.cast(items.c.data[column].as_string(), sa.Text)
+    if dialect != "sqlite":
+        return value
+    kind = sa.func.json_type(items.c.data, sa.literal(column, sa.JSON.JSONIndexType()))
+    return sa.case((kind.in_(["true", "false"]), kind), else_=value)  # by itself it says 1 and 0
 
 
 def _of_text(column: Any, condition: Condition) -> sa.ColumnElement[bool]:

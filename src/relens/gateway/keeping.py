@@ -42,26 +42,27 @@ class Keeping:
     _ask: Callable[[str, Question], Any]
 
     def create_gallery(
-        self, name: str, *, recipe: str | Path | None = None, retention: str = "crops"
+        self, name: str, *, recipe: str | Path | None = None, retention: str | None = None
     ) -> dict[str, Any]:
         """An empty gallery, to be enrolled into: the gallery, as `gallery` gives it. The same again changes nothing.
 
         recipe     a name, or the path of a file; the settings' if none is named. The gallery keeps its lens
-        retention  what it keeps of pictures: "originals" (with crops), "crops" or "none"
+        retention  what it keeps of pictures: "originals" (with crops), "crops", as is usual, or "none"
 
         Conflict if there is one of that name with another lens or retention.
         """
         galleries.check_name(name)
-        wanted = galleries.check_retention(retention)
+        wanted = None if retention is None else galleries.check_retention(retention)
         lens = self._book.lens(recipe or self._settings.imports.recipe)
         with self._catalog.begin() as tx:
             now = self._catalog.now(tx)
             before = galleries.find(tx, name)
             here = releases.open_gallery(tx, name, lens, now)
             galleries.lock(tx, here.id)
-            if before is None and here.created_at == now:  # made by us, and not at this moment by somebody else
+            ours = before is None and here.created_at == now  # and nobody else's of this moment
+            if ours and wanted is not None:
                 galleries.set_retention(tx, here.id, wanted)
-            elif here.retention != wanted:
+            elif wanted not in {None, here.retention}:
                 raise Conflict(
                     "gateway.other-retention",
                     f"there is a gallery {name}, and it keeps {here.retention}",

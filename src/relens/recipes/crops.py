@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +73,10 @@ def crop_found(picture: Decoded, found: Detection, category: str, recipe: Recipe
     cut = widened(found.box, recipe.margin, picture.width, picture.height)
     height, width = picture.pixels.shape[:2]
     left, top, right, bottom = _pixels_of(cut, width, height)
-    part = shrink(np.ascontiguousarray(picture.pixels[top:bottom, left:right]), recipe.short_side_px)
+    part = np.ascontiguousarray(picture.pixels[top:bottom, left:right])
+    # What slants is narrower than its box: its own shorter side is what may be so large.
+    slender = min(1.0, _breadth_px(found.polygon, width, height) / max(1, min(part.shape[:2])))
+    part = shrink(part, max(1, round(recipe.short_side_px / max(slender, 1e-3))))
     # The cut goes along whole pixels: what the crop shows, to the pixel.
     shown = Box(left / width, top / height, (right - left) / width, (bottom - top) / height)
     return Cropped(
@@ -86,6 +90,14 @@ def crop_found(picture: Decoded, found: Detection, category: str, recipe: Recipe
         label=found.label,
         short_side_px=round(min(found.box.w * picture.width, found.box.h * picture.height)),
     )
+
+
+def _breadth_px(polygon: Points, width: int, height: int) -> float:
+    """The shorter side of a polygon, in pixels; infinity if there is none."""
+    if not polygon:
+        return math.inf
+    corners = np.asarray(polygon, np.float64) * [width, height]
+    return float(np.hypot(*(np.roll(corners, -1, axis=0) - corners).T).min())
 
 
 def widened(box: Box, margin: float, width: int, height: int) -> Box:

@@ -42,7 +42,7 @@ def number(least: float, most: float) -> Kind:
 
     def read(key: str, given: Any) -> float:
         if isinstance(given, bool) or not isinstance(given, int | float) or not least <= given <= most:
-            raise bad(key, given, f"a number from {least:g} to {most:g}")
+            raise bad(key, given, f"a number from {least:g} to {most:g}", hint=_plainly(given))
         return float(given)
 
     return read
@@ -53,7 +53,7 @@ def count(least: int, most: int) -> Kind:
 
     def read(key: str, given: Any) -> int:
         if isinstance(given, bool) or not isinstance(given, int | float) or not least <= given <= most or given % 1:
-            raise bad(key, given, f"a whole number from {least} to {most}")
+            raise bad(key, given, f"a whole number from {least} to {most}", hint=_plainly(given))
         return int(given)
 
     return read
@@ -95,6 +95,11 @@ def scalar(key: str, given: Any) -> str | float:
     if isinstance(given, int | float) and math.isfinite(given):
         return given
     return text(key, given)
+
+
+def _plainly(given: object) -> str:
+    """YAML takes `1e-3` for text, as it does what stands in quotes."""
+    return "write it as 0.5 or 90, without quotes" if isinstance(given, str) else ""
 
 
 def _matching(form: re.Pattern[str], key: str, given: Any, wanted: str, *, hint: str = "") -> str:

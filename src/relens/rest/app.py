@@ -11,9 +11,11 @@ from relens.gateway import Gateway
 from relens.rest.border import Border
 from relens.rest.failures import add_failures
 from relens.rest.health import add_health
+from relens.rest.keeping import add_keeping
 from relens.rest.pages import add_docs
 from relens.rest.questions import add_questions
 from relens.rest.records import add_records
+from relens.rest.threads import Threads
 
 DESCRIPTION = """Visual recognition and search that you run yourself. Every answer names the release that gave it. \
 Every error is `{"error": {"code", "message", "hint"}}`; the code is stable. Parts that are absent are left out."""
@@ -33,8 +35,8 @@ def create_app(
     ready_extra    what else is missing for answering, as sentences, besides what the gateway says
     allowed_hosts  names in `Host` that are answered, without port; None answers all. Name them when only this machine
                    is served: a page of another site could otherwise reach it under a name of its own (DNS rebinding)
-    questions      at a time, each in a thread of its own; one more is Busy at once. Set it above the queue of the
-                   engines, so that they are the ones to refuse
+    questions      at a time, with enrolments, each in a thread of its own; one more is Busy at once. Set it above the
+                   queue of the engines, so that they are the ones to refuse
     """
     app = FastAPI(
         title="relens",
@@ -46,8 +48,10 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     add_failures(app)
-    add_questions(app, gateway, max_bytes=max_bytes, at_a_time=questions)
+    threads = Threads(questions)
+    add_questions(app, gateway, threads, max_bytes)
     add_records(app, gateway)
+    add_keeping(app, gateway, threads, max_bytes)
     add_health(app, gateway, ready_extra)
     add_docs(app)
     app.add_middleware(Border, allowed_hosts=allowed_hosts)

@@ -1,4 +1,4 @@
-"""The picture in a request: its body as it is, or the field `file` of a form.
+"""The picture in a request: its body as it is, or the field `file` of a form. And JSON, where that is asked for.
 
 Nothing is read past the limit and nothing is written to disk: a picture that is not to be kept leaves no byte behind.
 """
@@ -6,7 +6,9 @@ Nothing is read past the limit and nothing is written to disk: a picture that is
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -18,27 +20,60 @@ FORM = b"multipart/form-data"
 FIELD = "file"
 FORM_EXTRA_BYTES = 64 * 1024
 """What a form may hold besides the picture: boundaries, headers, other fields."""
+MAX_FIELDS = 100
+NAME_SHOWN = 60
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body, complete. BadInput as soon as it is known to be too large, whether or not it says how long it is."""
     form, _ = _content_type(request)
-    limit = max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes
+    return await _read(request, max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes, _too_large(max_bytes))
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The body, a JSON object of up to 64 kB. BadInput for anything else."""
+    return object_in(await _read(request, FORM_EXTRA_BYTES, _too_much_said()), "the body")
+
+
+async def _read(request: Request, limit: int, too_large: BadInput) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
-        raise _too_large(max_bytes)
+        raise too_large
     body = io.BytesIO()
     async for chunk in request.stream():
         if body.tell() + len(chunk) > limit:
-            raise _too_large(max_bytes)
+            raise too_large
         body.write(chunk)
     return body.getvalue()
+
+
+def object_in(text: bytes | str, what: str) -> dict[str, Any]:
+    """The JSON object that a text is. BadInput, saying what it should have been, for anything else."""
+    try:
+        given = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput("rest.bad-json", f"{what} is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise BadInput("rest.bad-json", f"{what} is no JSON object", hint='write {"name": value, …}')
+    return given
 
 
 def picture_in(request: Request, body: bytes, max_bytes: int) -> bytes:
     """The picture's bytes in a body. BadInput if there is none, or it is too large."""
     form, options = _content_type(request)
-    picture = _files_in(body, options.get(b"boundary"), [FIELD])[0] if form == FORM else body
+    return _checked(_files_in(body, options.get(b"boundary"), [FIELD])[0] if form == FORM else body, max_bytes)
+
+
+def picture_and_texts_in(request: Request, body: bytes, max_bytes: int) -> tuple[bytes, dict[str, str]]:
+    """The picture's bytes in a body and, of a form, what its other fields say. BadInput if they cannot be used."""
+    form, options = _content_type(request)
+    if form != FORM:
+        return _checked(body, max_bytes), {}
+    parts = _parts_of(body, options.get(b"boundary"))
+    return _checked(_named(parts, [FIELD])[0], max_bytes), _texts([part for part in parts if part[0] != FIELD])
+
+
+def _checked(picture: bytes, max_bytes: int) -> bytes:
     if not picture:
         raise BadInput(
             "rest.empty",
@@ -68,14 +103,24 @@ def _content_type(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
 
 def _files_in(body: bytes, boundary: bytes | None, fields: Sequence[str]) -> list[bytes]:
     """The named fields of a form, each once, with or without a file name."""
+    return _named(_parts_of(body, boundary), fields)
+
+
+def _parts_of(body: bytes, boundary: bytes | None) -> list[tuple[str, bytes]]:
+    """Every field of a form with its name, in their order."""
     found: list[tuple[str, bytes]] = []
+
+    def keep(part: Field | File, value: bytes) -> None:
+        if len(found) == MAX_FIELDS:
+            raise BadInput("rest.bad-form", f"the form has more than {MAX_FIELDS} fields")
+        found.append((_name(part), value))
 
     def keep_file(part: File) -> None:
         assert isinstance(part.file_object, io.BytesIO)
-        found.append((_name(part), part.file_object.getvalue()))
+        keep(part, part.file_object.getvalue())
 
     def keep_field(part: Field) -> None:
-        found.append((_name(part), part.value or b""))
+        keep(part, part.value or b"")
 
     try:
         in_memory = {"MAX_MEMORY_FILE_SIZE": len(body)}
@@ -88,9 +133,13 @@ def _files_in(body: bytes, boundary: bytes | None, fields: Sequence[str]) -> lis
             f"the form cannot be read: {error}",
             hint="let your HTTP library write the Content-Type with its boundary",
         ) from error
+    return found
+
+
+def _named(found: Sequence[tuple[str, bytes]], fields: Sequence[str]) -> list[bytes]:
     files = {name: [value for given, value in found if given == name] for name in fields}
     if any(len(values) != 1 for values in files.values()):
-        names = ", ".join(name for name, _ in found) or "nothing"
+        names = ", ".join(name[:NAME_SHOWN] for name, _ in found) or "nothing"
         wanted = " and ".join(f"one field `{name}`" for name in fields)
         raise BadInput(
             "rest.bad-form",
@@ -100,8 +149,27 @@ def _files_in(body: bytes, boundary: bytes | None, fields: Sequence[str]) -> lis
     return [values[0] for values in files.values()]
 
 
+def _texts(found: Sequence[tuple[str, bytes]]) -> dict[str, str]:
+    """What fields say, by their names. BadInput if one is there twice, is no UTF-8, or all are too long."""
+    if sum(len(value) for _, value in found) > FORM_EXTRA_BYTES:
+        raise _too_much_said()
+    texts: dict[str, str] = {}
+    for name, value in found:
+        if name in texts:
+            raise BadInput("rest.bad-form", f"the form has two fields `{name[:NAME_SHOWN]}`")
+        try:
+            texts[name] = value.decode()
+        except UnicodeDecodeError as error:
+            raise BadInput("rest.bad-form", f"the field `{name[:NAME_SHOWN]}` is no UTF-8: {error}") from error
+    return texts
+
+
 def _name(part: Field | File) -> str:
     return (part.field_name or b"").decode("utf-8", "replace")
+
+
+def _too_much_said() -> BadInput:
+    return BadInput("rest.too-large", f"what is said of an item is longer than {FORM_EXTRA_BYTES // 1024} kB")
 
 
 def _too_large(max_bytes: int) -> BadInput:

@@ -43,7 +43,9 @@ def _check_recipe(name: str) -> str:
 
 
 RecipeName = Annotated[str, AfterValidator(_check_recipe), Query(description="a recipe of the home")]
-Threshold = Annotated[float | None, Query(description="cosine under which nothing matches, instead of the recipe's")]
+Threshold = Annotated[
+    float | None, Query(ge=-1, le=1, description="cosine under which nothing matches, instead of the recipe's")
+]
 GalleryName = Annotated[str, Query(description="the gallery to search", examples=["shop"])]
 Words = Annotated[
     str,
@@ -61,11 +63,15 @@ def add_comparisons(app: FastAPI, gateway: Gateway, threads: Threads, max_bytes:
         summary="Where it says this",
         responses={200: {"model": schemas.TextAnswer}, **described(400, 404, 503)},
     )
-    async def search_text(gallery: GalleryName, text: Words, k: Count = 10) -> JSONResponse:
+    async def search_text(request: Request, gallery: GalleryName, text: Words, k: Count = 10) -> JSONResponse:
         """The objects of a gallery in which all of these words were read, best first."""
-        return await threads.run(
-            "text", lambda: JSONResponse(gateway.search_text(text, gallery=gallery, k=k).to_json())
-        )
+
+        def work() -> JSONResponse:
+            found = gateway.search_text(text, gallery=gallery, k=k)
+            request.state.release = found.release  # for the log
+            return JSONResponse(found.to_json())
+
+        return await threads.run("text", work)
 
     @app.post(
         "/v1/verify",
@@ -80,6 +86,8 @@ def add_comparisons(app: FastAPI, gateway: Gateway, threads: Threads, max_bytes:
 
         def work() -> JSONResponse:
             one, other = pictures_in(request, body, max_bytes, ("file", "other"))
-            return JSONResponse(gateway.verify(one, other, recipe=recipe, threshold=threshold).to_json())
+            found = gateway.verify(one, other, recipe=recipe, threshold=threshold)
+            request.state.release = found.release  # for the log
+            return JSONResponse(found.to_json())
 
         return await threads.run("verify", work)

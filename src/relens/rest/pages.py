@@ -23,8 +23,8 @@ from relens.rest.failures import MEANINGS
 HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 JSON = "application/json"
 FLAT_LIST = re.compile(r"\[[^][{}]+\]")
-NO_ERROR = frozenset({"200", "default"})
-BINARY = {"image/jpeg": "-o crop.jpg "}
+NO_ERROR = frozenset({"200", "201", "default"})
+BINARY = {"image/jpeg": "-o crop.jpg ", "application/x-ndjson": "-o gallery.jsonl "}
 """Content types whose answer is better kept in a file, and how curl is told."""
 
 
@@ -150,6 +150,9 @@ def _curl(path: str, method: str, operation: dict[str, Any], options: str) -> li
         if set(content) == {"multipart/form-data"}:
             fields = content["multipart/form-data"]["schema"]["required"]
             return ["curl " + "".join(f"-F {name}=@{name}.jpg " for name in fields) + f"'{url}'"]
+        if set(content) == {JSON}:
+            change = json.dumps(content[JSON]["schema"]["examples"][0])
+            return [f"curl -X {method} --json '{change}' {url}"]
         return [f"curl --data-binary @photo.jpg '{url}'", f"curl -F file=@photo.jpg '{url}'"]
     url = f"'{url}'" if "&" in url else url
-    return [f"curl {'-X POST ' if method == 'POST' else ''}{options}{url}"]
+    return [f"curl {'' if method == 'GET' else f'-X {method} '}{options}{url}"]

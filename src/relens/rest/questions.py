@@ -6,7 +6,8 @@ that slow ones never keep lists and health checks waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -39,6 +40,8 @@ PICTURE_BODY: dict[str, Any] = {
 }
 
 
+WEIGHT = re.compile(r"[01](\.[0-9]{0,3})?")
+
 Include = Annotated[
     str,
     Query(
@@ -70,15 +73,24 @@ OffShelf = Annotated[bool, Query(description="also objects that only items off t
 
 
 def wants_picture(request: Request) -> bool:
-    """Whether a JPEG is preferred to JSON: it is named, and JSON is not named before it."""
-    accepted = [part.split(";")[0].strip() for part in request.headers.get("accept", "").split(",")]
-    named = [kind for kind in accepted if kind in {"image/jpeg", "image/*", "application/json"}]
-    return bool(named) and named[0] != "application/json"
+    """Whether a JPEG is preferred to JSON: it is named, and JSON is not named before it or with a higher `q`."""
+    weights: dict[str, float] = {}
+    for part in ",".join(request.headers.getlist("accept")).lower().split(","):
+        kind, *options = (word.strip() for word in part.split(";"))
+        if kind in {"image/jpeg", "image/*", "application/json"}:
+            weights.setdefault("json" if kind == "application/json" else "jpeg", _weight(options))
+    best = max(weights, key=weights.__getitem__, default="json")  # the first of two that are as good
+    return best == "jpeg" and weights[best] > 0
 
 
-def add_questions(app: FastAPI, gateway: Gateway, *, max_bytes: int, at_a_time: int) -> None:
+def _weight(options: Sequence[str]) -> float:
+    """The `q` of a kind that is accepted, 0 to 1."""
+    given = next((option[2:] for option in options if option.startswith("q=")), "1")
+    return float(given) if WEIGHT.fullmatch(given) else 1.0
+
+
+def add_questions(app: FastAPI, gateway: Gateway, threads: Threads, max_bytes: int) -> None:
     """Put `recognize` and `search` on the application."""
-    threads = Threads(at_a_time)
     add_comparisons(app, gateway, threads, max_bytes)
 
     async def answer(request: Request, use: str, ask: Callable[[bytes], Recognition | SearchAnswer]) -> JSONResponse:

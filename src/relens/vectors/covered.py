@@ -13,7 +13,6 @@ from relens.vectors.indexes import Index, nearest_lists
 from relens.vectors.segments import Ids, Segment
 from relens.vectors.selectors import all_but, both, only
 
-OVERFETCH = 2  # times k: 8 bits confuse neighbours, exact scores put them right
 PICKED_COST = 8  # copying a row of a segment and scoring it costs as much as so many rows of a list
 WIDER = 4  # times as many lists, when those searched held too few that may be answered
 
@@ -49,7 +48,7 @@ class Covered:
         selector = self._selector if allowed is None else both(only(allowed), self._selector)
         lists = self.index.lists_within_reach(closeness, depth) if nprobe is None else nearest_lists(closeness, nprobe)
         while True:
-            ids = self.index.nearest(query, closeness, lists, k * OVERFETCH, selector)
+            ids = self.index.nearest(query, closeness, lists, k * self.index.manifest.overfetch, selector)
             hits = self._score(ids, query, k)
             if len(hits.ids) >= wanted or nprobe is not None or len(lists) == len(closeness):
                 return hits
@@ -91,7 +90,7 @@ class Covered:
         """The segments that may hold some of these ids, and which."""
         if len(self._parts) == 1:
             return [(0, ids)] if len(ids) else []
-        increasing = np.sort(ids)
+        increasing = ids
         return [(part, increasing[low:high]) for part, low, high in self._spans(increasing)]
 
     def _spans(self, ids: Ids) -> list[tuple[int, int, int]]:

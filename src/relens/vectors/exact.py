@@ -65,7 +65,8 @@ def better(best: Hits, found: Hits, k: int) -> Hits:
 def exact_scores(vectors: Floats, query: Floats) -> Floats:
     """Scores that depend on nothing but the row and the query; BLAS kernels differ in the last bits between places."""
     exact = np.vecdot(vectors.astype(np.float64), query.astype(np.float64))
-    return (np.rint(exact * STEPS) / STEPS).astype(np.float32)
+    rounded: Floats = (np.rint(exact * STEPS) / STEPS).astype(np.float32)
+    return rounded
 
 
 def rows_of(ids: Ids, some: Ids | None) -> Rows:
@@ -80,8 +81,9 @@ def rows_of_increasing(ids: Ids, some: Ids) -> Rows:
     if not len(ids):
         return np.empty(0, np.intp)
     some = some[some.searchsorted(ids[0]) : some.searchsorted(ids[-1], "right")]
-    rows = ids.searchsorted(some)
-    return rows[ids[rows] == some]
+    rows: Rows = ids.searchsorted(some)
+    found: Rows = rows[ids[rows] == some]
+    return found
 
 
 def _parts(segment: Segment, gone: Rows, allowed: Rows | None) -> Iterator[tuple[Ids, Floats, Rows]]:

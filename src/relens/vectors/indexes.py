@@ -39,6 +39,7 @@ class IndexManifest:
     data        digest of the blob with the lists, of `data_bytes` bytes
     probes      how many lists hold 95 % of the 10, 100 and 1000 nearest rows of a sample of rows
     reach       the same in cosines: how much farther from the query the centroids of those lists are than the nearest
+    overfetch   times as many candidates as are asked for: 8 bits confuse neighbours, exact scores put them right
     recall      share of the ten nearest rows that searches find, for the sample
     imbalance   how many times more rows a search meets than if all lists were of one length
     """
@@ -54,6 +55,7 @@ class IndexManifest:
     data_bytes: int
     probes: tuple[int, ...]
     reach: tuple[float, ...]
+    overfetch: int
     recall: float
     imbalance: float
 
@@ -73,8 +75,9 @@ class IndexManifest:
     @classmethod
     def from_bytes(cls, data: bytes) -> IndexManifest:
         """ValueError or TypeError for what is no manifest."""
-        fields = json.loads(data)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        fields: dict[str, Any] = dict(json.loads(data))
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**fields | lists)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ It is written in one pass, hashed on the way, and read and mapped by faiss itsel
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ Codes = NDArray[np.uint8]
 """(n, code_bytes) uint8, a row as the quantizer spells it."""
 
 ID_BYTES = 8
+WRITTEN_BYTES = 1 << 20  # at a time: small lists one by one take half as long again
 _KIND, _EVERY_LIST = b"ilar", b"full"  # ArrayInvertedLists; of each list a size
 _SIZES = np.dtype("<u8")
 
@@ -30,29 +31,39 @@ class Lists:
 
     sizes: NDArray[np.int64]
     code_bytes: int
-    _starts: NDArray[np.int64]
-    _bytes: NDArray[np.uint8]
+    _memory: memoryview
+    _starts: list[int]
+    _middles: list[int]
+
+    def spelled(self, number: int) -> tuple[memoryview, memoryview]:
+        """Codes and ids of one list, as they lie in the file."""
+        start, middle = self._starts[number], self._middles[number]
+        return self._memory[start:middle], self._memory[middle : self._starts[number + 1]]
 
     def rows(self, number: int) -> tuple[Codes, Ids]:
-        """Codes and ids of one list, as they lie in the file."""
-        start, size = int(self._starts[number]), int(self.sizes[number])
-        middle = start + size * self.code_bytes
-        codes = self._bytes[start:middle].reshape(size, self.code_bytes)
-        return codes, self._bytes[middle : middle + size * ID_BYTES].view(np.int64)
+        """Codes and ids of one list."""
+        codes, ids = self.spelled(number)
+        return np.frombuffer(codes, np.uint8).reshape(-1, self.code_bytes), np.frombuffer(ids, np.int64)
 
     def ids(self) -> Ids:
         """All ids, list by list."""
-        return np.concatenate([np.empty(0, np.int64), *(self.rows(number)[1] for number in range(len(self.sizes)))])
+        return np.frombuffer(b"".join(self.spelled(number)[1] for number in range(len(self.sizes))), np.int64)
 
 
-def write_lists(blobs: Blobs, sizes: NDArray[np.int64], code_bytes: int, rows: Iterable[tuple[Codes, Ids]]) -> Blob:
-    """Store the lists, one after the other; `rows` gives for each as many codes and ids as `sizes` says."""
+def write_lists(
+    blobs: Blobs, sizes: NDArray[np.int64], code_bytes: int, lists: Iterable[Sequence[bytes | memoryview]]
+) -> Blob:
+    """Store lists of these sizes; `lists` gives of each the bytes of its codes and then of its ids, in some pieces."""
     with blobs.writer() as writer:
-        writer.write(_head(sizes, code_bytes))
-        for codes, ids in rows:
-            if len(ids):
-                writer.write(np.ascontiguousarray(codes).data.cast("B"))
-                writer.write(np.ascontiguousarray(ids).data.cast("B"))
+        held: list[bytes | memoryview] = [_head(sizes, code_bytes)]
+        held_bytes = 0
+        for pieces in lists:
+            held += pieces
+            held_bytes += sum(map(len, pieces))
+            if held_bytes >= WRITTEN_BYTES:
+                writer.write(b"".join(held))
+                held, held_bytes = [], 0
+        writer.write(b"".join(held))
         return writer.finish()
 
 
@@ -68,8 +79,9 @@ def read_lists(mapped: mmap.mmap | bytes, nlist: int, code_bytes: int, count: in
     ends = np.cumsum(np.clip(sizes, -1, count))
     if sizes.min() < 0 or sizes.max() > count or ends[-1] != count:
         raise ValueError(f"its lists have other sizes than {count} rows")
-    starts = start + (ends - sizes) * (code_bytes + ID_BYTES)
-    return Lists(sizes, code_bytes, starts, np.frombuffer(mapped, np.uint8))
+    starts = start + np.array([0, *ends]) * (code_bytes + ID_BYTES)
+    middles = starts[:-1] + sizes * code_bytes
+    return Lists(sizes, code_bytes, memoryview(mapped), starts.tolist(), middles.tolist())
 
 
 def imbalance(sizes: NDArray[np.int64]) -> float:

@@ -156,9 +156,17 @@ def _read(blobs: Blobs, digest: str) -> Quantizer:
     empty = faiss.deserialize_index(np.frombuffer(data, np.uint8))
     if (empty.nlist, empty.d) != (manifest.nlist, manifest.dim):
         raise _corrupt(digest, f"its data are {(empty.nlist, empty.d)}, its manifest {(manifest.nlist, manifest.dim)}")
-    flat = faiss.downcast_index(empty.quantizer)  # the centroids lie in faiss's memory, and are not copied
-    centroids = faiss.rev_swig_ptr(flat.get_xb(), manifest.nlist * manifest.dim).reshape(manifest.nlist, manifest.dim)
-    return Quantizer(manifest, centroids, empty)
+    return Quantizer(manifest, np.asarray(_Centroids(empty)), empty)
+
+
+class _Centroids:
+    """The centroids where they lie in faiss's memory, which lasts as long as an array of them."""
+
+    def __init__(self, empty: Any) -> None:
+        self._empty = empty
+        address = int(load_faiss().downcast_index(empty.quantizer).get_xb())
+        shape = (empty.nlist, empty.d)
+        self.__array_interface__ = {"version": 3, "typestr": "<f4", "shape": shape, "data": (address, True)}
 
 
 def _cluster(sample: Floats, nlist: int, seed: int) -> Floats:

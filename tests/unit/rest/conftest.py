@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import structlog
 
+from relens.enrolment import Enrolled
 from relens.gallery import Item, StoredObject
 from relens.narrowing import EVERYTHING, NO_HINTS
 from relens.rest import create_app
@@ -55,6 +56,9 @@ TEXTS = TextAnswer(
     "signs-3", 2, "signs", "no parking", (TextMatch(4712, 0.5, "No parking here", WHOLE, PICTURE, (ITEM.to_json(),)),)
 )
 VERIFICATION = Verification("faces-abc", 0.93, 0.9, (WHOLE, Box(0.1, 0.2, 0.3, 0.4)), (1, 2))
+ENROLLED = Enrolled("shop", SHA, (4711,), "sku-1", 3, True, {"commit": 2.4})  # noqa: FBT003 - a value's own order
+DELETED = {"gallery": "shop", "deleted": 1, "sequence": 4}
+SHOWN = ITEM.to_json() | {"gallery": "shop", "picture": PICTURE.to_json(), "objects": [4711]}
 STORED = StoredObject(4711, "shop", WHOLE, 1.0, "all", LABELS, {"sharp": True}, PICTURE, (ITEM,), 2)
 
 
@@ -65,6 +69,9 @@ class FakeGateway:
         self.asked = []
         self.error = None
         self.lacking = []
+        self.enrolled = ENROLLED
+        self.exported = [{"gallery": "shop", "release": "shop-3", "sequence": 2}, {"id": 1}, {"id": 2}]
+        self.exports_open = 0
 
     def _note(self, use, *args, **named):
         self.asked.append((use, *args, *([named] if named else [])))
@@ -101,6 +108,34 @@ class FakeGateway:
     def crop(self, object_id):
         self._note("crop", object_id)
         return b"\xff\xd8crop"
+
+    def enrol(self, data, *, gallery, item, allow_empty=False):
+        self._note("enrol", data, gallery=gallery, item=item, allow_empty=allow_empty)
+        return self.enrolled
+
+    def item(self, gallery, key):
+        self._note("item", gallery, key)
+        return SHOWN
+
+    def change_item(self, gallery, key, changes):
+        self._note("change_item", gallery, key, changes)
+        return SHOWN
+
+    def delete(self, gallery, **named):
+        self._note("delete", gallery, **named)
+        return DELETED
+
+    def delete_object(self, object_id):
+        self._note("delete_object", object_id)
+        return DELETED
+
+    def export(self, gallery, *, vectors=False):
+        self.exports_open += 1
+        try:
+            self._note("export", gallery, vectors=vectors)
+            yield from self.exported
+        finally:
+            self.exports_open -= 1
 
     def missing(self):
         self._note("missing")

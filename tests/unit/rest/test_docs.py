@@ -15,6 +15,13 @@ ENDPOINTS = {
     ("post", "/v1/search"),
     ("get", "/v1/search/text"),
     ("post", "/v1/verify"),
+    ("post", "/v1/galleries/{name}/objects"),
+    ("delete", "/v1/objects/{id}"),
+    ("delete", "/v1/galleries/{name}/pictures/{sha256}"),
+    ("get", "/v1/galleries/{name}/items/{key}"),
+    ("patch", "/v1/galleries/{name}/items/{key}"),
+    ("delete", "/v1/galleries/{name}/items/{key}"),
+    ("get", "/v1/galleries/{name}/export"),
     ("get", "/v1/objects/{id}"),
     ("get", "/v1/objects/{id}/crop"),
     ("get", "/v1/galleries"),
@@ -33,7 +40,11 @@ ENDPOINTS = {
     ("get", "/health/ready"),
     ("get", "/metrics"),
 }
-NOT_JSON = {"/v1/objects/{id}/crop": "image/jpeg", "/metrics": "text/plain"}
+NOT_JSON = {
+    "/v1/objects/{id}/crop": "image/jpeg",
+    "/v1/galleries/{name}/export": "application/x-ndjson",
+    "/metrics": "text/plain",
+}
 
 
 @pytest.fixture
@@ -65,6 +76,8 @@ def test_every_answer_and_every_error_is_described(document):
         if path not in NOT_JSON:
             assert "$ref" in content["application/json"]["schema"], path
         assert "422" not in responses
+        if created := responses.pop("201", None):
+            assert created["content"] == content
         for status, response in responses.items():
             wanted = "NotReady" if path == "/health/ready" else "ErrorAnswer"
             assert response["content"]["application/json"]["schema"]["$ref"].endswith(f"/{wanted}"), (path, status)
@@ -80,7 +93,7 @@ def test_every_field_and_every_parameter_has_a_meaning(document):
 
 
 def test_a_picture_may_be_sent_as_it_is_or_in_a_form(document):
-    for path in ("/v1/recognize", "/v1/search"):
+    for path in ("/v1/recognize", "/v1/search", "/v1/galleries/{name}/objects"):
         assert set(document["paths"][path]["post"]["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
 
 
@@ -103,6 +116,9 @@ def test_answers_have_the_fields_that_are_described(ask):
     two = ask("POST", "/v1/verify", files={"file": b"x", "other": b"y"}).json()
     assert_described(schemas.Verification, two)
     assert_described(schemas.StoredObject, answer("GET", "/v1/objects/4711"))
+    assert_described(schemas.Enrolled, answer("POST", "/v1/galleries/shop/objects"))
+    assert_described(schemas.ShownItem, answer("GET", "/v1/galleries/shop/items/sku-1"))
+    assert_described(schemas.Deleted, answer("DELETE", "/v1/objects/4711"))
     assert_described(schemas.ErrorAnswer, answer("GET", "/nowhere"))
     assert_described(schemas.Live, answer("GET", "/health/live"))
     assert_described(schemas.Ready, answer("GET", "/health/ready"))
@@ -140,6 +156,10 @@ def test_the_page_shows_every_endpoint_with_a_line_to_call_it(page):
         assert f"</span> {path}</h3>" in page.text
     assert page.text.count("<h4>Call</h4>") == len(ENDPOINTS)
     assert "curl -X POST http://127.0.0.1:8080/v1/plans/7/cancel" in page.text
+    assert "curl -o gallery.jsonl http://127.0.0.1:8080/v1/galleries/shop/export" in page.text
+    assert "curl -X DELETE http://127.0.0.1:8080/v1/galleries/shop/items/sku-1042" in page.text
+    assert "curl -X PATCH --json &#39;{&#34;price&#34;: 59.9}&#39; http://127.0.0.1:8080/v1/galleries" in page.text
+    assert "curl -F file=@photo.jpg &#39;http://127.0.0.1:8080/v1/galleries/shop/objects?id=sku-1042" in page.text
     assert "curl -o crop.jpg http://127.0.0.1:8080/v1/objects/4711/crop" in page.text
     assert "curl --data-binary @photo.jpg &#39;http://127.0.0.1:8080/v1/search?gallery=shop&#39;" in page.text
 

@@ -114,6 +114,15 @@ def test_one_that_is_open_is_shared_and_one_that_nobody_holds_is_read_again(blob
     assert digest not in quantizers._open
 
 
+def test_centroids_outlive_their_quantizer_and_cannot_be_written_to(blobs, clustered):
+    sample = clustered(100, 12)
+    kept = train(blobs, sample).centroids
+    gc.collect()
+    assert np.array_equal(kept, train(blobs, sample).centroids)
+    with pytest.raises(ValueError):
+        kept[0, 0] = 1
+
+
 def test_a_manifest_round_trips(quantizer):
     assert QuantizerManifest.from_bytes(quantizer.manifest.to_bytes()) == quantizer.manifest
     assert quantizer.manifest.trained_on == 800

@@ -1,0 +1,66 @@
+"""Near-identical objects: of those whose vectors are as good as the same, the first one stays.
+
+What a plan has staged is compared with what the gallery's newest view holds in the same category, and with what the
+plan itself brought before. Every pair is compared exactly; it is asked for by the recipe's filter `duplicate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relens.recipes import Lens
+from relens.values import Floats
+from relens.vectors import Ids, Segment
+
+CHUNK_ROWS = 1 << 14
+"""Rows of the gallery that are compared with a batch at a time: 256 MB of cosines with 4096 of them."""
+
+
+def least_cosine(lens: Lens) -> float | None:
+    """From which cosine on two objects count as one; None if the recipe compares none."""
+    rules = [rule.options["min_cosine"] for rule in lens.recipe.filters if rule.name == "duplicate"]
+    return min(rules) if rules else None
+
+
+def find_doubles(
+    staged: Iterable[tuple[Ids, Floats]], held: Sequence[Segment], dead: Mapping[str, Ids], least: float
+) -> Ids:
+    """Ids of staged objects that are doubles, increasing.
+
+    staged  batches of ids with their unit vectors, in the order in which the first stays
+    held    segments of the same space that were there before; what is `dead` in them does not count
+    """
+    kept: list[Floats] = []
+    doubles: list[Ids] = []
+    living = [np.flatnonzero(~np.isin(one.ids, dead.get(one.digest, ()))) for one in held]
+    for ids, vectors in staged:
+        double: NDArray[np.bool_] = np.zeros(len(ids), bool)
+        for segment, rows in zip(held, living, strict=True):
+            for start in range(0, len(rows), CHUNK_ROWS):
+                np.logical_or(
+                    double, _any_near(vectors, segment.vectors[rows[start : start + CHUNK_ROWS]], least), out=double
+                )
+        for before in kept:
+            double |= _any_near(vectors, before, least)
+        double |= _repeats(vectors, ~double, least)
+        kept.append(np.ascontiguousarray(vectors[~double]))
+        doubles.append(ids[double])
+    return np.sort(np.concatenate([np.empty(0, np.int64), *doubles]))
+
+
+def _any_near(vectors: Floats, others: Floats, least: float) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = (vectors @ np.asarray(others).T >= np.float32(least)).any(axis=1)
+    return near
+
+
+def _repeats(vectors: Floats, open_: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
+    """Rows that are near to an earlier one which stays itself. Rows that are not open neither stay nor are asked."""
+    near = vectors @ vectors.T >= np.float32(least)
+    double = np.zeros(len(vectors), bool)
+    for row in np.flatnonzero(open_):
+        earlier = near[row, :row] & open_[:row] & ~double[:row]
+        double[row] = bool(earlier.any())
+    return double
