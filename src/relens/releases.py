@@ -210,7 +210,8 @@ def _in_words(lens: Lens) -> str:
 
 def point(tx: Tx, gallery: str, alias: str = LIVE) -> Pointer:
     """What answers for a gallery now: the lens of the alias with its newest view. Missing if nothing does."""
-    row = tx.execute(_POINTER, {"gallery": gallery.replace("\0", ""), "alias": alias}).one_or_none()
+    name = gallery if gallery.isascii() and gallery.isprintable() else ""  # what no catalog takes is no name
+    row = tx.execute(_POINTER, {"gallery": name, "alias": alias}).one_or_none()
     if row is None:
         galleries.get(tx, gallery)
         raise Missing("releases.no-alias", f"gallery {gallery} has no {alias} release")

@@ -44,16 +44,15 @@ def find_doubles(
                     double, _any_near(vectors, segment.vectors[rows[start : start + CHUNK_ROWS]], least), out=double
                 )
         for before in kept:
-            double |= _any_near(vectors, before, least)
-        double |= _repeats(vectors, ~double, least)
+            np.logical_or(double, _any_near(vectors, before, least), out=double)
+        np.logical_or(double, _repeats(vectors, ~double, least), out=double)
         kept.append(np.ascontiguousarray(vectors[~double]))
         doubles.append(ids[double])
     return np.sort(np.concatenate([np.empty(0, np.int64), *doubles]))
 
 
 def _any_near(vectors: Floats, others: Floats, least: float) -> NDArray[np.bool_]:
-    near: NDArray[np.bool_] = (vectors @ np.asarray(others).T >= np.float32(least)).any(axis=1)
-    return near
+    return np.asarray((vectors @ np.asarray(others).T).max(axis=1, initial=-2.0) >= np.float32(least))
 
 
 def _repeats(vectors: Floats, open_: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from relens.cli import backups, galleries, homes, imports, lists, models, processes, questions, windows
+from relens.cli import backups, galleries, homes, imports, lists, models, processes, questions, upkeep, windows
 from relens.cli.output import FAILED, INTERRUPTED, WRONG_USE, exit_code, say, show_error
 from relens.errors import Broken, RelensError
 
@@ -26,6 +26,7 @@ for _module in (homes, imports, galleries, questions, windows, backups, processe
 app.add_typer(models.app, name="model")
 app.add_typer(imports.plans, name="plan")
 app.add_typer(galleries.app, name="gallery")
+app.add_typer(upkeep.segments, name="segment")
 app.add_typer(lists.releases, name="release")
 app.add_typer(homes.settings, name="config")
 app.add_typer(backups.app, name="backup")

@@ -52,7 +52,7 @@ class Covered:
             hits = self._score(ids, query, k)
             if len(hits.ids) >= wanted or nprobe is not None or len(lists) == len(closeness):
                 return hits
-            lists = nearest_lists(closeness, len(lists) * WIDER)
+            return hits
 
     def _score(self, ids: Ids, query: Floats, k: int) -> Hits:
         """The k best of the rows with these ids, as exact search answers them."""
@@ -90,7 +90,7 @@ class Covered:
         """The segments that may hold some of these ids, and which."""
         if len(self._parts) == 1:
             return [(0, ids)] if len(ids) else []
-        increasing = ids
+        increasing = np.sort(ids)
         return [(part, increasing[low:high]) for part, low, high in self._spans(increasing)]
 
     def _spans(self, ids: Ids) -> list[tuple[int, int, int]]:

@@ -125,6 +125,7 @@ class _Workers:
                 self._pool.reap()
                 if time.monotonic() - looked > UPKEEP_S:
                     looked = time.monotonic()
+                    self._gateway.compact_due()
                     self._gateway.index_large()
             except Exception:  # whatever it is, imports must not wait for ever for workers that nobody starts
                 log.exception("workers cannot be started; trying again", pause_s=PAUSE_S)
