@@ -16,6 +16,7 @@ from bench import (
     faces,
     http_search,
     importing,
+    ivf,
     memory,
     reimport,
     round_trip,
@@ -32,6 +33,7 @@ FOLDER = ROOT / "build" / "bench"
 BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "decode": decode.measure,
     "search": search.measure,
+    "ivf": ivf.measure,
     "round-trip": round_trip.measure,
     "import": importing.measure,
     "memory": memory.measure,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import relens
+from relens.errors import Missing
 from relens.testing.pictures import draw, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -274,3 +275,55 @@ def test_a_damaged_segment_is_never_searched(home, source):
     assert error["code"] == "vectors.corrupt-segment"
     assert home.json("doctor", code=0)["ok"]
     assert home.json("doctor", "--deep", code=1)["ok"] is False
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(draw(99))
+    return path
+
+
+def test_a_gallery_lives_from_the_command_line(home, photo, tmp_path):
+    made = home.json("gallery", "create", "shop", "--recipe", "photos", "--retention", "originals")
+    assert (made["retention"], made["counts"]["objects"]) == ("originals", 0)
+    said = ("--id", "a/1", "--title", "Tür", "--price", "3.5", "--shop", "north", "--day", "2026-01-31")
+    done = home.json("enrol", photo, "-g", "shop", *said, "--data", "size=M", "--data", "note=a=b")
+    assert (done["item"], done["sequence"], done["changed"]) == ("a/1", 1, True)
+    item = home.json("search", photo, "-g", "shop")["objects"][0]["matches"][0]["items"][0]
+    assert item.pop("uri") == photo.as_uri()
+    known = {"id": "a/1", "day": "2026-01-31", "title": "Tür", "price": 3.5, "shop": "north"}
+    assert item == known | {"size": "M", "note": "a=b"}
+    out = tmp_path / "shop.parquet"
+    written = home.json("gallery", "export", "shop", "--format", "parquet", "--vectors", "-o", out)
+    assert (written["rows"], out.read_bytes()[:4]) == (1, b"PAR1")
+    assert "purged" in home.run("gallery", "set", "shop", "--retention", "none").stderr
+    assert home.json("gallery", "delete", "shop", "--item", "a/1")["deleted"] == 1
+    assert home.json("gallery", "show", "shop")["counts"] == {"pictures": 0, "items": 0, "objects": 0}
+
+
+def test_a_server_that_is_up_shows_at_once_what_commands_change_and_they_what_it_changes(home, source, photo):
+    home.run("import", source, "-g", "album")
+    process, url = home.up()
+    try:
+        with relens.Client(url) as client:
+            assert client.search(photo, gallery="album", k=1).sequence == 1
+            done = home.json("enrol", photo, "-g", "album", "--id", "new")
+            best = client.search(photo, gallery="album", k=1).objects[0].matches[0]
+            assert (best.id, best.items[0]["id"]) == (done["objects"][0], "new")
+            also = client.enrol(draw(98), gallery="album", item={"id": "also", "data": {"size": "M"}})
+            assert home.json("gallery", "item", "album", "also")["size"] == "M"
+            assert client.change_item("album", "also", {"price": 2.5})["price"] == 2.5
+            home.run("gallery", "delete", "album", "--item", "new")
+            answer = client.search(photo, gallery="album", k=1000)
+            assert done["objects"][0] not in {match.id for match in answer.objects[0].matches}
+            head, *rows = client.export("album", vectors=True)
+            assert head["sequence"] == answer.sequence == 5
+            assert len(rows) == 61
+            assert all(len(row["vector"]) == 64 for row in rows)
+            assert client.delete_object(also["objects"][0])["deleted"] == 1
+            with pytest.raises(Missing) as caught:
+                client.delete_object(also["objects"][0])
+            assert caught.value.gone
+    finally:
+        process.kill()

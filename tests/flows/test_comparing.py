@@ -193,12 +193,25 @@ def test_the_first_item_that_says_it_says_what_a_picture_shows(home, local, fold
 
 def test_too_few_objects_and_what_is_not_there_say_so(home, local, folder):
     home.run(fill(folder, {f"{number}.png": number for number in range(9)}))
-    for category in ("all", "no-such"):
+    for category in (None, "all"):
         with pytest.raises(Conflict) as caught:
             local.likeness("album", category=category)
         assert caught.value.code == "gateway.too-few"
-    with pytest.raises(Missing):
-        local.likeness("nobody")
+    with pytest.raises(BadInput) as caught:
+        local.likeness("album", category="no-such")
+    assert caught.value.code == "gateway.no-category"
+    for name in ("nobody", "album\0", "ALBUM", "album\udcff"):
+        for ask in (local.likeness, lambda gallery: local.search(draw(1), gallery=gallery)):
+            with pytest.raises(Missing):
+                ask(name)
+
+
+def test_of_many_categories_one_is_looked_at(home, local, folder):
+    home.run(fill(folder, {"0.png": cells(*[RED] * 12, GREEN)}), recipe="street")
+    assert local.likeness("album", category="warm")["objects"] == 12
+    with pytest.raises(BadInput) as caught:
+        local.likeness("album")
+    assert "cold, warm" in caught.value.hint
 
 
 # -- narrowed searches ------------------------------------------------------------------------------------------------
@@ -220,6 +233,10 @@ def test_a_search_is_narrowed_by_what_was_said_of_the_items(home, local, folder)
     assert sorted(ids(items=["state=new", "price=..40"]), key=int) == ["1", "3"]
     assert ids(items=["state=' OR 1=1 --"]) == []
     assert ids(days="1999-01-01..1999-12-31") == []
-    assert ids(category="no-such") == []
+    assert ids(category="all") == ids()
+    with pytest.raises(BadInput) as caught:
+        ids(category="no-such")
+    assert caught.value.code == "serving.no-category"
+    assert caught.value.hint == "its recipe gives all"
     every = ids()
     assert ids(items=["state=new"]) == [one for one in every if int(one) % 2]

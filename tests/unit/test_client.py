@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from relens import Client
+from relens.enrolment import Enrolled
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing
 from relens.narrowing import EVERYTHING, NO_HINTS, read_hints, read_where
 from relens.rest import create_app
@@ -52,6 +53,7 @@ class FakeGateway:
         self.asked = []
         self.lacking = []
         self.error = None
+        self.exported = []
 
     def recognize(self, data, **more):
         self._note("recognize", data, more)
@@ -80,6 +82,22 @@ class FakeGateway:
     def crop(self, object_id):
         self._note("crop", object_id)
         return b"\xff\xd8crop"
+
+    def enrol(self, data, **more):
+        self._note("enrol", data, more)
+        return Enrolled("shop", "ab" * 32, (4711,), "sku-1", 3, True, {"commit": 2.4})
+
+    def change_item(self, gallery, key, changes):
+        self._note("change_item", gallery, key, changes)
+        return {"id": key}
+
+    def delete(self, gallery, **named):
+        self._note("delete", gallery, named)
+        return {"gallery": gallery, "deleted": 1, "sequence": 4}
+
+    def export(self, gallery, **more):
+        self._note("export", gallery, more)
+        yield from self.exported
 
     def missing(self):
         return self.lacking
@@ -214,6 +232,80 @@ def test_ready_says_what_is_missing(client, gateway):
     assert client.ready() == []
     gateway.lacking = ["no model", "no disk"]
     assert client.ready() == ["no model", "no disk"]
+
+
+# -- live galleries -------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_enrolled_with_what_is_said_of_its_item(client, gateway):
+    item = {
+        "id": "a/b ü",
+        "title": 'a "b"\r\nc',
+        "price": 3.5,
+        "day": "2026-01-31",
+        "off_shelf": False,
+        "data": {"size": "M", "n": [1, None, "ü"]},
+    }
+    done = client.enrol(PICTURE, gallery="my shop", item=item | {"shop": None}, allow_empty=True)
+    assert (done["objects"], done["item"], done["changed"]) == ([4711], "sku-1", True)
+    asked = {"gallery": "my shop", "item": item | {"price": "3.5"}, "allow_empty": True}
+    assert gateway.asked == [("enrol", PICTURE, asked)]
+    client.enrol(io.BytesIO(PICTURE), gallery="shop")
+    assert gateway.asked[1] == ("enrol", PICTURE, {"gallery": "shop", "item": {}, "allow_empty": False})
+
+
+@pytest.mark.parametrize("key", ["sku-1", "a/b", "//a", "..", ".", "../pictures/x", "a?b #ü%2F", "a\0b\n", "x" * 3000])
+def test_items_are_reached_by_any_key(client, gateway, key):
+    assert client.item("shop", key) == {"use": "item", "args": ["shop", key]}
+    assert client.change_item("shop", key, {"price": None, "data": {"a": 1}}) == {"id": key}
+    assert client.delete_item("shop", key)["sequence"] == 4
+    assert gateway.asked == [
+        ("item", "shop", key),
+        ("change_item", "shop", key, {"price": None, "data": {"a": 1}}),
+        ("delete", "shop", {"items": [key]}),
+    ]
+
+
+def test_objects_and_pictures_are_deleted(client, gateway):
+    assert client.delete_picture("shop", "ab" * 32)["deleted"] == 1
+    assert client.delete_object(4711) == {"use": "delete_object", "args": [4711]}
+    assert gateway.asked == [("delete", "shop", {"pictures": ["ab" * 32]}), ("delete_object", 4711)]
+
+
+@pytest.mark.parametrize(
+    "use", [lambda c: c.item("shop", "\ud800"), lambda c: c.enrol(b"x", gallery="a", item={"id": "\ud800"})]
+)
+def test_half_a_character_is_bad_input_here(client, gateway, use):
+    with pytest.raises(BadInput) as caught:
+        use(client)
+    assert caught.value.code == "client.bad-text"
+    assert not gateway.asked
+
+
+def test_an_export_is_read_as_it_comes(client, gateway):
+    gateway.exported = [{"gallery": "shop"}, *({"id": n, "title": "Tür\u2028\n\x85"} for n in range(1000))]
+    assert list(client.export("shop", vectors=True)) == gateway.exported
+    assert gateway.asked == [("export", "shop", {"vectors": True})]
+    records = client.export("shop")
+    assert next(records) == {"gallery": "shop"}
+    records.close()
+    assert client.ready() == []
+
+
+def test_an_export_that_is_refused_or_broken_off_is_an_error(client, gateway):
+    gateway.error = Missing("gallery.missing", "there is none")
+    with pytest.raises(Missing) as caught:
+        next(client.export("nowhere"))
+    assert caught.value.code == "gallery.missing"
+
+    def failing():
+        yield {"gallery": "shop"}
+        raise Conflict("gateway.export-overtaken", "vectors went")
+
+    gateway.error, gateway.exported = None, failing()
+    with pytest.raises(Broken) as broken:
+        list(client.export("shop"))
+    assert broken.value.code == "client.disconnected"
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------

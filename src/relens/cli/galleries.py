@@ -252,7 +252,9 @@ def export_gallery(
 @app.command("scores")
 def show_scores(
     name: NameArgument,
-    category: Annotated[str, typer.Option("--category", help="The category to look at.")] = "all",
+    category: Annotated[
+        str | None, typer.Option("--category", help="The category to look at. Default: the only one.")
+    ] = None,
     same: Annotated[
         str | None, typer.Option("--same", help="The items' column that says what shows the same thing.")
     ] = None,
@@ -346,5 +348,6 @@ def _scores_text(value: Mapping[str, Any]) -> str:
 
 def _bar(count: int, counts: Sequence[int]) -> str:
     """A bar as long as a count is large among others, with its share of all."""
-    length = round(BAR * count / max(counts))
-    return f"{'#' * length:{BAR}} {count / sum(counts):6.1%}" if count else ""
+    if not count:
+        return ""
+    return f"{'#' * round(BAR * count / max(counts)):{BAR}} {count / sum(counts):6.1%}"

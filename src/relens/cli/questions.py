@@ -145,8 +145,10 @@ def _search_text(answer: SearchAnswer, where: Where) -> str:
         if found.matched is False and found.matches:
             best = max(match.score for match in found.matches)
             lines.append(f"nothing matches; the nearest, {best:.3f}, is under the threshold")
+        ranked = any(match.rank is not None for match in found.matches)
         rows = [
             [
+                *([f"{match.rank or 0.0:.3f}"] if ranked else []),
                 f"{match.score:.3f}",
                 match.id,
                 match.labels[0].name if match.labels else "",
@@ -154,7 +156,8 @@ def _search_text(answer: SearchAnswer, where: Where) -> str:
             ]
             for match in found.matches
         ]
-        lines.append(table(rows, ["score", "object", "name", "items"]) if rows else nothing)
+        header = [*(["rank"] if ranked else []), "score", "object", "name", "items"]
+        lines.append(table(rows, header) if rows else nothing)
     return "\n".join(lines)
 
 

@@ -17,7 +17,6 @@ from relens.errors import BadInput, Missing, RelensError
 from relens.gallery.texts import find_text
 from relens.gateway.drawing import draw_answer
 from relens.gateway.likeness import likeness_of
-from relens.ledger import ALL
 from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
 from relens.recipes import INCLUDES, Lens, RecipeBook
 from relens.releases import Release
@@ -114,18 +113,20 @@ class Asking:
             found=(len(answers[0].objects), len(answers[1].objects)),
         )
 
-    def likeness(self, gallery: str, *, category: str = ALL, same: str | None = None) -> dict[str, Any]:
+    def likeness(self, gallery: str, *, category: str | None = None, same: str | None = None) -> dict[str, Any]:
         """How alike the objects of a category of a gallery are, and the threshold that this suggests.
 
-        same  column of the items that says what is the same thing, such as `person`
+        category  one of its recipe's; may be left out if there is only one
+        same      column of the items that says what is the same thing, such as `person`
 
-        See `likeness_of`. Conflict if the category has too few objects with vectors.
+        See `likeness_of`. BadInput for a category that there is not; Conflict if it has too few objects with vectors.
         """
         with self._catalog.read() as tx:
             live = releases.point(tx, gallery)
             lens = releases.get_lens(tx, live.lens)
+        wanted = _category_of(lens, category)
         view = Views(self._catalog, self._blobs, lens).see(live.release, live.sequence)
-        segments = [segment for segment in view.segments if segment.manifest.category == category]
+        segments = [segment for segment in view.segments if segment.manifest.category == wanted]
 
         def things(ids: Sequence[int]) -> dict[int, str]:
             with self._catalog.read() as tx:
@@ -218,6 +219,16 @@ def _strongest(answer: Recognition, number: int) -> FoundObject:
 def _text_match(stored: galleries.StoredObject, score: float) -> TextMatch:
     items = tuple(item.to_json() for item in stored.items)
     return TextMatch(stored.id, score, str(stored.attributes.get("text", "")), stored.box, stored.picture, items)
+
+
+def _category_of(lens: Lens, named: str | None) -> str:
+    known = lens.recipe.categories
+    if named is None and len(known) == 1:
+        return known[0]
+    if named is None or named not in known:
+        what = "which category?" if named is None else f"no object has category {named!r}"
+        raise BadInput("gateway.no-category", what, hint=f"recipe {lens.recipe.name} gives {', '.join(known)}")
+    return named
 
 
 def _check_threshold(threshold: float | None) -> None:

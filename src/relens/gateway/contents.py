@@ -60,7 +60,7 @@ class Exported:
             more = {"landmarks": self.stored.landmarks, "text": self.text, "space": self.space}
             shown = {"id": self.stored.id, **shown, **named, **{k: v for k, v in more.items() if v is not None}}
         if self.vector is not None:
-            shown["vector"] = [round(value, DIGITS) for value in self.vector.tolist()]
+            shown["vector"] = np.round(self.vector.astype(np.float64), DIGITS).tolist()
         return shown | {"items": [item.to_json() for item in self.items]}
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Depends, FastAPI, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import JSONResponse, StreamingResponse
 
 from relens.errors import BadInput
@@ -102,8 +103,15 @@ CHANGES_BODY: dict[str, Any] = {
 }
 
 
+class AnyText(PathConvertor):
+    """The rest of a path, whatever it holds; `path` stops at the end of a line."""
+
+    regex = "(?s:.*)"
+
+
 def add_keeping(app: FastAPI, gateway: Gateway, threads: Threads, max_bytes: int) -> None:
     """Put everything that changes galleries, and their export, on the application."""
+    register_url_convertor("text", AnyText())
     _add_enrolment(app, gateway, threads, max_bytes)
     _add_deletions(app, gateway)
     _add_items(app, gateway)
@@ -158,7 +166,7 @@ def _add_deletions(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse(gateway.delete(name, pictures=[sha256]))
 
     @app.delete(
-        "/v1/galleries/{name}/items/{key:path}",
+        "/v1/galleries/{name}/items/{key:text}",
         tags=["Live galleries"],
         summary="Delete an item",
         dependencies=[Depends(require_text)],
@@ -171,7 +179,7 @@ def _add_deletions(app: FastAPI, gateway: Gateway) -> None:
 
 def _add_items(app: FastAPI, gateway: Gateway) -> None:
     @app.get(
-        "/v1/galleries/{name}/items/{key:path}",
+        "/v1/galleries/{name}/items/{key:text}",
         tags=["Live galleries"],
         summary="An item",
         dependencies=[Depends(require_text)],
@@ -182,7 +190,7 @@ def _add_items(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse(gateway.item(name, key))
 
     @app.patch(
-        "/v1/galleries/{name}/items/{key:path}",
+        "/v1/galleries/{name}/items/{key:text}",
         tags=["Live galleries"],
         summary="Change an item",
         dependencies=[Depends(require_text)],

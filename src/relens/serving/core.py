@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -65,7 +65,7 @@ class Engine:
             return Description(self.lens.digest, seen.picture, seen.objects, seen.dropped, watch.ms)
         with watch.phase("open"):
             view = self._views.see(question.release, question.must_see)
-        _check(view, question)
+        _check(view, question, self.lens.recipe.categories)
         seen = self._look(question, watch)
         if question.use == "recognize":
             return self._recognition(view, seen, watch)
@@ -191,7 +191,7 @@ def _match(stored: galleries.StoredObject, score: float) -> Match:
     )
 
 
-def _check(view: OpenView, question: Question) -> None:
+def _check(view: OpenView, question: Question, categories: Sequence[str]) -> None:
     """Refuse what cannot be answered before any work is done for it."""
     if question.use != "search":
         return
@@ -199,6 +199,13 @@ def _check(view: OpenView, question: Question) -> None:
         raise BadInput("serving.no-gallery", f"release {view.release.name} has no gallery to search")
     if not 1 <= question.k <= MAX_K:
         raise BadInput("serving.bad-k", f"k is {question.k}, not 1 to {MAX_K}")
+    category = question.where.category
+    if category is not None and category not in categories:
+        raise BadInput(
+            "serving.no-category",
+            f"no object of {view.release.gallery.name} has category {category!r}",
+            hint=f"its recipe gives {', '.join(categories)}",
+        )
 
 
 class InProcess:

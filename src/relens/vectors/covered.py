@@ -10,11 +10,27 @@ import numpy as np
 from relens.values import Floats
 from relens.vectors.exact import Hits, Rows, exact_scores, nothing, rows_of_increasing, scan
 from relens.vectors.indexes import Index, nearest_lists
+from relens.vectors.quantizers import Quantizer
 from relens.vectors.segments import Ids, Segment
 from relens.vectors.selectors import all_but, both, only
 
-PICKED_COST = 8  # copying a row of a segment and scoring it costs as much as so many rows of a list
+PICKED_COST = 8  # copying a row of a segment and scoring it costs as much as so many rows of lists
+STREAMED_COST = 4  # the same for all rows of a segment, beside rows of lists most of which are passed over
 WIDER = 4  # times as many lists, when those searched held too few that may be answered
+
+
+class Asked:
+    """A query, and how close it is to the centroids of each quantizer, computed once for all indexes that use one."""
+
+    def __init__(self, values: Floats) -> None:
+        self.values = np.ascontiguousarray(values)
+        self._closeness: dict[str, Floats] = {}
+
+    def closeness(self, quantizer: Quantizer) -> Floats:
+        """(nlist,) product of the query and each centroid."""
+        if quantizer.digest not in self._closeness:
+            self._closeness[quantizer.digest] = quantizer.centroids @ self.values
+        return self._closeness[quantizer.digest]
 
 
 class Covered:
@@ -36,23 +52,25 @@ class Covered:
         """Whether an index has as many rows as live in these segments, so that it may be asked for them."""
         return index.manifest.count >= _living(segments, gone)
 
-    def search(self, query: Floats, closeness: Floats, k: int, allowed: Ids | None, nprobe: int | None) -> Hits:
-        """The k nearest of the candidates, scored exactly. With few ids allowed, all of those are scored instead."""
+    def search(self, asked: Asked, k: int, allowed: Ids | None, nprobe: int | None) -> Hits:
+        """The k nearest of the candidates, scored exactly. Of few rows that may be answered all are scored instead."""
         most = self._living if allowed is None else min(self._living, self._count(allowed))
         wanted = min(k, most)
         if not wanted:
             return nothing()
         depth = k * self.index.manifest.count / most
-        if allowed is not None and most * PICKED_COST <= self._rows_met(nprobe or self.index.lists_at_most(depth)):
-            return self._scan(query, k, allowed)
+        cost = STREAMED_COST if allowed is None else PICKED_COST
+        if most * cost <= self._rows_met(nprobe or self.index.lists_at_most(depth)):
+            return self._scan(asked.values, k, allowed)
+        closeness = asked.closeness(self.index.quantizer)
         selector = self._selector if allowed is None else both(only(allowed), self._selector)
         lists = self.index.lists_within_reach(closeness, depth) if nprobe is None else nearest_lists(closeness, nprobe)
         while True:
-            ids = self.index.nearest(query, closeness, lists, k * self.index.manifest.overfetch, selector)
-            hits = self._score(ids, query, k)
+            ids = self.index.nearest(asked.values, closeness, lists, k * self.index.manifest.overfetch, selector)
+            hits = self._score(ids, asked.values, k)
             if len(hits.ids) >= wanted or nprobe is not None or len(lists) == len(closeness):
                 return hits
-            return hits
+            lists = nearest_lists(closeness, len(lists) * WIDER)
 
     def _score(self, ids: Ids, query: Floats, k: int) -> Hits:
         """The k best of the rows with these ids, as exact search answers them."""
@@ -79,10 +97,10 @@ class Covered:
             ids, rows = ids[here], rows[here]
         return ids, segment.vectors[rows]
 
-    def _scan(self, query: Floats, k: int, allowed: Ids) -> Hits:
+    def _scan(self, query: Floats, k: int, allowed: Ids | None) -> Hits:
         best = nothing()
         for segment, gone in self._parts:
-            rows = rows_of_increasing(segment.ids, allowed)
+            rows = None if allowed is None else rows_of_increasing(segment.ids, allowed)
             best = scan(segment, query, k, gone=gone, allowed=rows, best=best)
         return best
 

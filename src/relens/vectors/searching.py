@@ -13,8 +13,8 @@ from types import MappingProxyType
 import numpy as np
 
 from relens.errors import BadInput
-from relens.values import Floats, Vector, require_same_space
-from relens.vectors.covered import Covered
+from relens.values import Vector, require_same_space
+from relens.vectors.covered import Asked, Covered
 from relens.vectors.exact import Hits, Rows, better, nothing, rows_of, rows_of_increasing, scan
 from relens.vectors.indexes import Index
 from relens.vectors.segments import Ids, Segment
@@ -73,18 +73,14 @@ class Searchable:
         a query of another length and for allowed ids that do not increase.
         """
         self._require(query, k, allowed, nprobe)
-        values = np.ascontiguousarray(query.values)
-        closeness: dict[str, Floats] = {}
+        asked = Asked(query.values)
         best = nothing()
         for covered in self._covered:
-            quantizer = covered.index.quantizer
-            if quantizer.digest not in closeness:
-                closeness[quantizer.digest] = quantizer.centroids @ values
-            found = covered.search(values, closeness[quantizer.digest], k, allowed, nprobe)
+            found = covered.search(asked, k, allowed, nprobe)
             best = better(best, found, k) if len(best.ids) else found
         for segment, gone in self._scanned:
             rows: Rows | None = None if allowed is None else rows_of_increasing(segment.ids, allowed)
-            best = scan(segment, values, k, gone=gone, allowed=rows, best=best)
+            best = scan(segment, asked.values, k, gone=gone, allowed=rows, best=best)
         return best
 
     def _require(self, query: Vector, k: int, allowed: Ids | None, nprobe: int | None) -> None:

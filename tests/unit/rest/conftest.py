@@ -56,7 +56,7 @@ TEXTS = TextAnswer(
     "signs-3", 2, "signs", "no parking", (TextMatch(4712, 0.5, "No parking here", WHOLE, PICTURE, (ITEM.to_json(),)),)
 )
 VERIFICATION = Verification("faces-abc", 0.93, 0.9, (WHOLE, Box(0.1, 0.2, 0.3, 0.4)), (1, 2))
-ENROLLED = Enrolled("shop", SHA, (4711,), "sku-1", 3, True, {"commit": 2.4})  # noqa: FBT003 - a value's own order
+ENROLLED = Enrolled("shop", SHA, (4711,), "sku-1", 3, True, {"commit": 2.4})
 DELETED = {"gallery": "shop", "deleted": 1, "sequence": 4}
 SHOWN = ITEM.to_json() | {"gallery": "shop", "picture": PICTURE.to_json(), "objects": [4711]}
 STORED = StoredObject(4711, "shop", WHOLE, 1.0, "all", LABELS, {"sharp": True}, PICTURE, (ITEM,), 2)

@@ -219,6 +219,23 @@ def test_a_dropped_day_of_an_index_is_not_answered_from(opened, clustered, index
     assert not any(one % 3 == 0 for one in hits.ids)
 
 
+def test_rows_of_a_dropped_day_take_no_candidate_from_the_others(opened, clustered, indexed):
+    near = np.repeat(clustered(1, DIM), 200, axis=0)
+    far = clustered(20, DIM, seed=1)
+    days = [opened(np.arange(200), near, day="a"), opened(np.arange(200, 220), far, day="b")]
+    query = Vector("s1", near[0])
+    hits = search(days[1:], query, 5, indexes=[indexed(*days)], nprobe=NLIST)
+    assert as_pairs(hits) == as_pairs(search(days[1:], query, 5))
+
+
+def test_allowed_ids_below_zero_are_nobodys(opened, clustered, indexed, monkeypatch):
+    monkeypatch.setattr(covered, "PICKED_COST", 10**9)
+    segment = opened(np.arange(8), clustered(8, DIM))
+    query = Vector("s1", clustered(8, DIM)[6])
+    allowed = np.array([-2, 1, 5])
+    assert sorted(search([segment], query, 8, indexes=[indexed(segment)], allowed=allowed).ids) == [1, 5]
+
+
 def test_a_row_that_is_not_a_number_is_never_found(opened, clustered, indexed):
     rows = clustered(100, DIM)
     rows[3] = np.nan
