@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from relens.bulk import packs
-from relens.errors import BadInput, Missing
+from relens.errors import BadInput, Broken, Missing
 from relens.testing.homes import books, fill, quarantined
 
 CELL = 40
@@ -154,6 +154,22 @@ def test_a_filter_of_ones_own_is_part_of_the_lens_and_may_not_change_under_it(st
     second = street.local().recognize(cells(RED), recipe="street")
     assert second.objects == ()
     assert second.release != first.release
+
+
+def test_a_gallery_goes_on_with_the_filter_that_it_was_made_with(street, folder):
+    mine = street.path / "recipes" / "mine.py"
+    mine.write_text("def keep(pixels, about):\n    return about['label'] == 'red'\n")
+    street.write_street(RECIPE + "filters:\n  - own: {file: mine.py, function: keep}\n")
+    street.run(fill(folder, {"a.png": cells(RED, GREEN)}), recipe="street")
+    mine.write_text("def keep(pixels, about):\n    return False\n")
+    assert len(street.local().search(cells(RED, GREEN), gallery="album").objects) == 1
+    mine.unlink()
+    assert len(street.local().search(cells(RED, GREEN), gallery="album").objects) == 1
+    [copy] = (street.path / "recipes" / "frozen").iterdir()
+    copy.write_text("def keep(pixels, about):\n    return True\n")
+    with pytest.raises(Broken) as caught:
+        street.local().search(cells(RED, GREEN), gallery="album")
+    assert caught.value.code == "recipes.code-changed"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from relens import Client
 from relens.enrolment import Enrolled
@@ -264,6 +266,20 @@ def test_items_are_reached_by_any_key(client, gateway, key):
         ("change_item", "shop", key, {"price": None, "data": {"a": 1}}),
         ("delete", "shop", {"items": [key]}),
     ]
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=TEXT.filter(bool), title=TEXT, data=st.dictionaries(TEXT, TEXT | st.none() | st.booleans() | st.integers()))
+def test_any_text_arrives_as_it_was_sent(client, gateway, key, title, data):
+    gateway.asked.clear()
+    client.enrol(PICTURE, gallery="shop", item={"id": key, "title": title, "data": data})
+    assert gateway.asked[0][2]["item"] == {"id": key, "title": title, "data": data}
+    assert client.item("shop", key)["args"] == ["shop", key]
+    client.change_item("shop", key, {"title": title, "data": data})
+    assert gateway.asked[-1] == ("change_item", "shop", key, {"title": title, "data": data})
 
 
 def test_objects_and_pictures_are_deleted(client, gateway):

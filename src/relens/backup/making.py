@@ -63,8 +63,9 @@ def back_up(catalog: Catalog, blobs: Blobs, home: Home, folder: BackupFolder, re
         copied = copy_blobs(blobs, folder.blobs, snapshot.blobs, report)
     settings, left_out = without_secrets(home.file.read_bytes())
     files = {FILE: folder.blobs.put(settings)}
-    for path in sorted(home.recipes.glob("*.yaml")):
-        files[f"recipes/{path.name}"] = folder.blobs.put(path.read_bytes())
+    for path in sorted(home.recipes.rglob("*")):  # filters of the user's own lie beside them
+        if path.is_file() and not path.name.startswith("."):
+            files[path.relative_to(home.path).as_posix()] = folder.blobs.put(path.read_bytes())
     files |= _models(Shelf(home.models), snapshot, folder)
     with catalog.read() as tx:
         now = catalog.now(tx)

@@ -33,7 +33,7 @@ from relens.store.schema import quarantine
 from relens.values import Floats, digest_of
 from relens.vectors import write_vectors
 
-CHUNK = 16
+CHUNK = 64
 CHUNK_BYTES = 64 * 1024 * 1024
 
 KNOWN = "already-in-gallery"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from importlib import resources
 from pathlib import Path
@@ -14,9 +15,12 @@ from relens.recipes.lens import Lens, freeze
 from relens.recipes.recipe import Recipe
 from relens.recipes.written import read_recipe
 from relens.store import Catalog
+from relens.store.blobs import write_file_durably
 from relens.values import digest_of
 
 BUILT_IN = ("photos", "faces", "text")
+FROZEN = "frozen"
+"""The folder of copies of the user's own filters, by SHA-256: lenses go on with what they were frozen with."""
 
 
 class RecipeBook:
@@ -46,28 +50,42 @@ class RecipeBook:
             )
 
     def code(self, lens: Lens) -> dict[str, bytes]:
-        """The files of a lens's own filters. Broken if one is not what the lens was frozen with."""
-        found = {file: self._code(file) for file in lens.code}
-        for file, text in found.items():
-            if digest_of(text) != lens.code[file]:
-                raise Broken(
-                    "recipes.code-changed",
-                    f"{self._folder / file} is not the one that the lens was frozen with",
-                    hint="put the original back under its name, and give the new one another",
-                )
-        return found
+        """The files of a lens's own filters, as it was frozen with. Broken if one is lost."""
+        return {file: self._as_frozen(file, digest) for file, digest in lens.code.items()}
+
+    def _as_frozen(self, file: str, digest: str) -> bytes:
+        for path in (self._folder / FROZEN / digest, self._folder / file):
+            with contextlib.suppress(OSError):
+                text = path.read_bytes()
+                if digest_of(text) == digest:
+                    return text
+        raise Broken(
+            "recipes.code-changed",
+            f"{self._folder / file} is not the one that the lens was frozen with, and there is no copy of that",
+            hint=f"put the original, of SHA-256 {digest}, into {self._folder / FROZEN} under that name",
+        )
 
     def _checked(self, file: str, function: str) -> str:
-        """The digest of a file of the user's own. BadInput if it is no Python, or has no such function."""
+        """The digest of a file of the user's own, of which a copy is kept for the lenses that are frozen with it.
+
+        BadInput if it is no Python, or has no such function.
+        """
         text = self._code(file)
         digest = digest_of(text)
         with self._lock:
             known = (digest, function) in self._functions
         if not known:
             require_function(file, function, text)
+            self._keep(digest, text)
             with self._lock:
                 self._functions.add((digest, function))
         return digest
+
+    def _keep(self, digest: str, text: bytes) -> None:
+        copy = self._folder / FROZEN / digest
+        if not copy.exists():
+            copy.parent.mkdir(exist_ok=True)
+            write_file_durably(copy, text)
 
     def _code(self, file: str) -> bytes:
         """A file of the user's own beside the recipes. A name never leaves that folder."""
