@@ -366,6 +366,7 @@ def publish(
     replaces: Collection[str] = (),
     folded_to: int | None = None,
     new_indexes: Collection[str] = (),
+    without_indexes: Collection[str] = (),
     window_days: int | Literal["as before"] | None = "as before",
     checks: Sequence[Check],
     now: float,
@@ -374,7 +375,8 @@ def publish(
 
     If another view was published since, this one becomes its successor: what that one holds, without `replaces`, with
     `adds`. Conflict if something of `replaces` is not there any more, and with `folded_to`, how far single enrolments
-    are among what is added, if another view has folded some in meanwhile.
+    are among what is added, if another view has folded some in meanwhile. Indexes go on to the new view where they
+    still cover something of it, but for those `without_indexes` names.
     """
     head = head_of(tx, gallery.id, lens)
     base = parent if head.id == parent.id else head
@@ -396,7 +398,7 @@ def publish(
         now=now,
         held=held,
         checks=checks,
-        over=_kept_indexes(tx, base.indexes, held, new_indexes),
+        over=_kept_indexes(tx, set(base.indexes) - set(without_indexes), held, new_indexes),
         window_days=base.window_days if window_days == "as before" else window_days,
     )
     where = (heads.c.gallery == gallery.id, heads.c.lens == lens, heads.c.view == base.id)

@@ -102,6 +102,18 @@ def test_a_restored_home_answers_the_same_and_goes_on_numbering(full, shelf, res
     assert again.local().gallery("album")["sequence"] == 3
 
 
+def test_filters_of_ones_own_are_restored_with_their_gallery(home, shelf, restore, folder):
+    mine = home.path / "recipes" / "mine.py"
+    mine.write_text("def keep(pixels, about): return True\n")
+    home.recipe.write_text(home.recipe.read_text() + "filters:\n  - own: {file: mine.py, function: keep}\n")
+    home.run(fill(folder, FILES))
+    mine.write_text("def keep(pixels, about): return False\n")  # galleries go on with what they were made with
+    home.local().back_up(shelf)
+    again = restore()
+    assert answers(again) == answers(home)
+    assert (again.path / "recipes" / "mine.py").read_bytes() == mine.read_bytes()
+
+
 @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_a_backup_of_sqlite_is_restored_into_postgresql_and_back(full, shelf, restore, postgres_server):
     full.local().back_up(shelf)

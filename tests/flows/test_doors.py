@@ -84,8 +84,8 @@ REFUSED = [
 ]  # fmt: skip
 CHANGES = [
     {"price": "dear"}, {"price": True}, {"price": 10**400}, {"title": 5}, {"title": "\0"}, {"shop": ["north"]},
-    {"day": 5}, {"day": "2026-02-30"}, {"uri": ""}, {"off_shelf": "yes"}, {"off_shelf": 1}, {"data": []}, {"data": {"a": "\0"}},
-    {"data": {"a": {"\0": 1}}}, {"id": "d"}, {"colour": "red"}, {"title": "ok", "price": "dear"},
+    {"day": 5}, {"day": "2026-02-30"}, {"uri": ""}, {"off_shelf": "yes"}, {"off_shelf": 1}, {"data": []},
+    {"data": {"a": "\0"}}, {"data": {"a": {"\0": 1}}}, {"id": "d"}, {"colour": "red"}, {"title": "ok", "price": "dear"},
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from relens import gallery as galleries
 from relens import ledger
 from relens.errors import Missing
-from relens.store.schema import objects, orphans, pictures, staged_items
+from relens.store.schema import crops, labels, objects, orphans, pictures, staged_items, tail, vectors
 from relens.testing.deaths import Killed, deadly
 from relens.testing.moments import work
 from relens.testing.pictures import draw
@@ -176,6 +176,12 @@ class Live:
         self.upkeep(lambda local: local.rebuild_day(self.gallery, day))
         self.plain.rebuild(day)
 
+    def purge(self):
+        self.upkeep(lambda local: local.purge(self.gallery))
+        with self.old.parts.catalog.read() as tx:
+            for table in (crops, vectors, tail, labels):
+                assert not self.plain.dead & set(tx.execute(sa.select(table.c.object)).scalars())
+
     def kill(self, *moments):
         """Whatever is done next dies at these moments, each in a life of its own."""
         self.moments = list(moments)
@@ -229,9 +235,9 @@ class Live:
 
     # -- whether it is the same
 
-    def check(self, vectors):
+    def check(self, said):
         for query in QUERIES:
-            self.check_answer(self.old, query, vectors)
+            self.check_answer(self.old, query, said)
         shown = self.old.gallery(self.gallery)
         assert shown["counts"]["objects"] == len(self.plain.published)
         assert shown["counts"]["items"] == len(self.plain.items)
@@ -242,9 +248,9 @@ class Live:
             with pytest.raises(Missing):
                 self.old.item(self.gallery, key)
 
-    def check_answer(self, local, query, vectors):
+    def check_answer(self, local, query, said):
         alive = [one for one in self.plain.published if not one.dropped]
-        scores = {one.object: float(vectors.of(one.seed) @ vectors.of_query(query)) for one in alive}
+        scores = {one.object: float(said.of(one.seed) @ said.of_query(query)) for one in alive}
         best = sorted(scores, key=lambda one: (-scores[one], one))
         for k in (2, 1000):
             (found,) = local.search(query, gallery=self.gallery, k=k).objects
@@ -255,13 +261,13 @@ class Live:
                 assert given[one] == pytest.approx(scores[one], abs=SAME_SCORE)
                 assert given[one] == pytest.approx(scores[expected], abs=SAME_SCORE)
 
-    def check_all(self, vectors):
+    def check_all(self, said):
         """What is true when everything is over, also for who comes new."""
-        self.check_answer(self.home.local(), QUERIES[0], vectors)
+        self.check_answer(self.home.local(), QUERIES[0], said)
         self.end_import()
-        self.check(vectors)
+        self.check(said)
         local = self.home.local()
-        self.check_answer(local, QUERIES[0], vectors)
+        self.check_answer(local, QUERIES[0], said)
         for one in self.plain.published:
             assert local.crop(one.object)
             assert local.object(one.object).picture.sha256 == digest_of(draw(one.seed))
@@ -277,7 +283,7 @@ class Live:
                 assert not tx.execute(sa.select(table)).all()
 
 
-class Vectors:
+class Said:
     """What the model says of pictures, as it is kept: half precision, unit length again in double."""
 
     def __init__(self, local):
@@ -312,6 +318,7 @@ STEP = st.one_of(
     st.tuples(st.just("compact")),
     st.tuples(st.just("drop_day"), DAY),
     st.tuples(st.just("rebuild_day"), DAY),
+    st.tuples(st.just("purge")),
     st.tuples(st.just("kill"), st.integers(1, MOMENTS)),
     st.tuples(st.just("kill"), st.integers(1, MOMENTS), st.integers(1, MOMENTS)),
 )
@@ -323,15 +330,15 @@ def live(new_home, folder):
     """Makes galleries in one home, each beside a list of its own."""
     home = new_home(pack_size=2)
     old, worker = home.local(), home.local()
-    vectors = Vectors(old)
+    said = Said(old)
     numbers = itertools.count()
 
     def run(steps):
         live = Live(home, old, worker, f"album-{next(numbers)}", folder)
         for name, *how in steps:
             getattr(live, name)(*how)
-            live.check(vectors)
-        live.check_all(vectors)
+            live.check(said)
+        live.check_all(said)
 
     return run
 

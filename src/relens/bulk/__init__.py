@@ -10,6 +10,7 @@ from relens.bulk.folding import Folder
 from relens.bulk.importing import KIND, PACK_STAGE, SEAL_STAGE, ImportRequest, plan_import
 from relens.bulk.listings import escape_path, unescape_path
 from relens.bulk.packs import Importer
+from relens.bulk.purging import Purger
 from relens.bulk.reading import Reader
 from relens.bulk.sealing import Sealer
 from relens.bulk.sources import find_source
@@ -30,6 +31,7 @@ __all__ = [
     "Folder",
     "ImportRequest",
     "Importer",
+    "Purger",
     "Reader",
     "Rebuilder",
     "Sealer",

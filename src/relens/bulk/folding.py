@@ -24,8 +24,8 @@ from relens.jobs.plans import Plan
 from relens.recipes import Lens
 from relens.releases import View
 from relens.store import Blob, Blobs, Catalog, Tx
-from relens.vectors import Check, Ids, Manifest, open_segment, write_vectors
-from relens.vectors.files import unit_rows
+from relens.vectors import Check, Ids, Manifest, open_segment
+from relens.vectors.files import write_halves
 
 MOST_PARTS = 8
 KEPT_PARTS = 4
@@ -136,7 +136,7 @@ class Folder:
             for some in (rows[at : at + BATCH] for at in range(0, len(rows), BATCH)):
                 hold.take_in_hand("vectors")
                 halves = np.frombuffer(b"".join(row.vector for row in some), "<f2").reshape(len(some), -1)
-                file = write_vectors(self._blobs, unit_rows(halves), space=space)
+                file = write_halves(self._blobs, halves, space=space)
                 placed.update({row.object: (file.digest, number) for number, row in enumerate(some)})
                 files.append(file)
         return files, placed

@@ -16,7 +16,7 @@ from relens import gallery as galleries
 from relens import ledger, releases
 from relens.errors import Conflict
 from relens.gallery import Gallery, tail
-from relens.gallery.deleting import count_dead
+from relens.gallery.deleting import count_dead, newest_dead
 from relens.jobs import Claim, leases, plans
 from relens.jobs.plans import Pack, Plan, Task
 from relens.recipes import Lens
@@ -37,16 +37,19 @@ NOTHING: Mapping[str, Any] = {}
 def plan_upkeep(catalog: Catalog, gallery: str, kind: str, *, spec: Mapping[str, Any] = NOTHING) -> tuple[int, bool]:
     """Write the plan of some upkeep: its id, and whether it was there already, unfinished. Missing without a gallery.
 
-    `spec` is what makes two of a kind different, like a day.
+    `spec` is what makes two of a kind different, like a day. A purge is of all that is deleted when it is asked for:
+    one that is under way takes in what was deleted since.
     """
     with catalog.begin() as tx:
         now = catalog.now(tx)
         here = galleries.get(tx, gallery)
         galleries.lock(tx, here.id)
         key = digest_of({"gallery": here.id, "spec": dict(spec)})
+        spec = {**spec, **({"upto": newest_dead(tx, here.id)} if kind == PURGE else {})}
         unfinished = plans.find_unfinished(tx, kind, key)
         if unfinished is not None:
             plans.resume(tx, unfinished)
+            tx.execute(sa.update(plan_rows).where(plan_rows.c.id == unfinished).values(spec=spec))
             return unfinished, True
         stages = [FOLD] if kind == COMPACT else [FOLD, kind]
         plan = plans.create(
@@ -85,13 +88,14 @@ def spaces_of(lens: Lens) -> set[str]:
     return own | {lens.space} if lens.space else own
 
 
-def publish_or_again(tx: Tx, gallery: Gallery, plan: Plan, **how: Any) -> View:
-    """Publish a view as `releases.publish` does. Conflict `gallery.changed` if another has replaced the same meanwhile.
+def publish_or_again(tx: Tx, gallery: Gallery, plan: Plan, *, lens: str | None = None, **how: Any) -> View:
+    """Publish a view of the plan's lens, or of another, as `releases.publish` does.
 
-    Then the pack runs again, from what there is by then.
+    Conflict `gallery.changed` if another has replaced the same meanwhile: then the pack runs again, from what there
+    is by then.
     """
     try:
-        return releases.publish(tx, gallery, plan.need_lens, plan=plan.id, **how)
+        return releases.publish(tx, gallery, lens or plan.need_lens, plan=plan.id, **how)
     except Conflict as error:
         raise Conflict("gallery.changed", error.message) from error
 

@@ -1,4 +1,4 @@
-"""`segment ls | rebuild | drop` and `gallery compact`: a gallery kept in shape, day by day."""
+"""`segment ls | rebuild | drop`, `gallery compact` and `gallery purge`: a gallery kept in shape, day by day."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ def compact(name: galleries.NameArgument, home: HomeOption = None, as_json: Json
     parts = wiring.open_parts(home)
     gateway = parts.in_process()
     return _watch(parts, gateway, gateway.compact(name), as_json=as_json)
+
+
+@galleries.app.command()
+def purge(name: galleries.NameArgument, home: HomeOption = None, as_json: JsonOption = False) -> int:
+    """Take all that was deleted out of the store and the catalog, to the last byte. Backups are not touched."""
+    parts = wiring.open_parts(home)
+    gateway = parts.in_process()
+    return _watch(parts, gateway, gateway.purge(name), as_json=as_json)
 
 
 def _watch(parts: wiring.Parts, gateway: wiring.Local, waiting: Waiting, *, as_json: bool) -> int:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from relens.errors import Broken
 from relens.recipes import Cropped
 from relens.store import Blob, Blobs
 from relens.values import canonical_json
@@ -49,6 +52,12 @@ class ShardWriter:
         self._add(f"{key}.json", canonical_json(about))
         return offset, len(crop.jpeg)
 
+    def copy(self, key: str, jpeg: bytes, about: bytes) -> tuple[int, int]:
+        """Add a crop of another shard as it was there: (offset, length) of its JPEG bytes in this one."""
+        offset = self._add(f"{key}.jpg", jpeg)
+        self._add(f"{key}.json", about)
+        return offset, len(jpeg)
+
     def finish(self) -> Blob:
         """Store the shard."""
         self._tar.close()
@@ -60,3 +69,29 @@ class ShardWriter:
         offset = self._writer.tell() + tarfile.BLOCKSIZE
         self._tar.addfile(info, io.BytesIO(data))
         return offset
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A crop of a shard: `<sha256 of its picture>-<number>`, where its JPEG bytes lie, and what stands beside it."""
+
+    key: str
+    offset: int
+    length: int
+    about: tuple[int, int]
+
+    @property
+    def sha256(self) -> str:
+        """Of the picture."""
+        return self.key.rpartition("-")[0]
+
+
+def read_members(path: Path) -> list[Member]:
+    """All crops of a shard, by offset; only the heads of its files are read. Broken if it is no shard of ours."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            files = {info.name: (info.offset_data, info.size) for info in tar}
+        keys = [name.removesuffix(".jpg") for name in files if name.endswith(".jpg")]
+        return [Member(key, *files[f"{key}.jpg"], files[f"{key}.json"]) for key in keys]
+    except (tarfile.TarError, KeyError) as error:
+        raise Broken("enrolment.corrupt-shard", f"shard {path.name} cannot be read: {error}") from error

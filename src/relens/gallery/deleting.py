@@ -36,6 +36,12 @@ def count_dead(tx: Tx, gallery: int, after: int) -> int:
     return int(tx.execute(sa.select(sa.func.count()).where(*where)).scalar_one())
 
 
+def newest_dead(tx: Tx, gallery: int) -> int:
+    """The sequence of the newest deletion; 0 if nothing was deleted."""
+    query = sa.select(sa.func.max(tombstones.c.sequence)).where(tombstones.c.gallery == gallery)
+    return tx.execute(query).scalar_one() or 0
+
+
 def living(by: int | None = None) -> sa.ColumnElement[bool]:
     """Of an object: it has no tombstone; with `by`, none of that sequence or before."""
     buried = tombstones.c.object == objects.c.id

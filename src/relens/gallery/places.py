@@ -1,8 +1,10 @@
-"""Where vectors lie: the truth from which segments are built anew, by object and space."""
+"""Where vectors lie, the truth from which segments are built anew; and where crops do."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from relens.gallery.batches import batches
 from relens.gallery.deleting import living, published
 from relens.store import Tx
-from relens.store.schema import objects, plans, vectors
+from relens.store.schema import crops, objects, plans, vectors
 
 Place = tuple[str, int]
 """A file of vectors, and the row in it."""
@@ -63,3 +65,67 @@ def of_day(
     for row in tx.execute(query):
         found.setdefault(row.category, []).append(row.id)
     return {category: np.array(ids, dtype=np.int64) for category, ids in found.items()}
+
+
+# -- what lies in a file --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Lying:
+    """An object whose crop or vector lies in a file: at which offset or row, and whether it lives."""
+
+    object: int
+    at: int
+    lives: bool
+
+
+def shards(tx: Tx, gallery: int) -> list[str]:
+    """Every shard in which a crop of the gallery lies, of deleted objects too."""
+    query = sa.select(crops.c.shard).join(objects, objects.c.id == crops.c.object)
+    return sorted(tx.execute(query.where(objects.c.gallery == gallery).distinct()).scalars())
+
+
+def files(tx: Tx, gallery: int) -> list[tuple[str, str]]:
+    """Every file in which a vector of the gallery lies, with its space, of deleted objects too."""
+    query = sa.select(vectors.c.file, vectors.c.space).join(objects, objects.c.id == vectors.c.object)
+    return sorted(tuple(row) for row in tx.execute(query.where(objects.c.gallery == gallery).distinct()))
+
+
+def in_shards(tx: Tx, gallery: int, some: Collection[str], as_of: int) -> dict[str, list[Lying]]:
+    """What of a gallery lies in these shards, by shard; whether it lived as of a sequence."""
+    lives = sa.case((living(as_of), 1), else_=0)
+    query = sa.select(crops.c.shard, crops.c.object, crops.c.offset, lives)
+    return _lying(tx, query.join(objects, objects.c.id == crops.c.object), gallery, crops.c.shard, some)
+
+
+def in_files(tx: Tx, gallery: int, some: Collection[str], as_of: int) -> dict[str, list[Lying]]:
+    """What of a gallery lies in these files of vectors, by file; whether it lived as of a sequence."""
+    lives = sa.case((living(as_of), 1), else_=0)
+    query = sa.select(vectors.c.file, vectors.c.object, vectors.c.row, lives)
+    return _lying(tx, query.join(objects, objects.c.id == vectors.c.object), gallery, vectors.c.file, some)
+
+
+def _lying(
+    tx: Tx, query: sa.Select[Any], gallery: int, column: sa.Column[str], some: Collection[str]
+) -> dict[str, list[Lying]]:
+    found: dict[str, list[Lying]] = {one: [] for one in some}
+    rows = tx.execute(query.where(objects.c.gallery == gallery, column.in_(some)))
+    for file, one, at, lives in rows:
+        found[file].append(Lying(one, at, bool(lives)))
+    return found
+
+
+def move_crops(tx: Tx, old: str, new: str, moved: Mapping[int, int]) -> None:
+    """Crops lie in another shard now: object to offset."""
+    where = (crops.c.object == sa.bindparam("moved"), crops.c.shard == old)
+    update = sa.update(crops).where(*where).values(shard=new, offset=sa.bindparam("at"))
+    if moved:
+        tx.execute(update, [{"moved": one, "at": at} for one, at in moved.items()])
+
+
+def move_vectors(tx: Tx, old: str, new: str, moved: Mapping[int, int]) -> None:
+    """Vectors lie in another file now: object to row."""
+    where = (vectors.c.object == sa.bindparam("moved"), vectors.c.file == old)
+    update = sa.update(vectors).where(*where).values(file=new, row=sa.bindparam("at"))
+    if moved:
+        tx.execute(update, [{"moved": one, "at": at} for one, at in moved.items()])

@@ -140,6 +140,14 @@ class Keeping:
         """Take the segments of a day out of answers: the plan of it. Its objects stay, and are there by their ids."""
         return self._upkeep(gallery, bulk.DROP, day=check_day(day))
 
+    def purge(self, gallery: str) -> Waiting:
+        """Take all bytes and data of what was deleted out of store and catalog: the plan of it.
+
+        What the gallery keeps of living pictures is brought in line with its retention. When the plan is done, nothing
+        is left of what was deleted before it was asked for.
+        """
+        return self._upkeep(gallery, bulk.PURGE)
+
     def segments(self, gallery: str) -> dict[str, Any]:
         """`{"segments": […], "tail": n}`: what answers for a gallery, by category and day; those on the shelf too."""
         with self._catalog.read() as tx:

@@ -24,6 +24,12 @@ TASKS = {
 }
 """What a model must be for to play a role."""
 
+GIVES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "mtcnn": {"": ("scores", "boxes"), "refine": ("scores", "boxes"), "finish": ("scores", "boxes", "landmarks")},
+    "db": {"": ("map",)},
+}
+"""What a detector must give, by how it is decoded: roles of its own outputs ("") and of its parts'."""
+
 FACE_POINTS = 5
 
 
@@ -197,6 +203,15 @@ def _require_fit(role: str, model: Registered) -> None:
             f"{model.reference} is for {model.card.task}: it cannot {step}",
             hint=f"`{role}` takes a model whose task is {' or '.join(TASKS[step])}",
         )
+    card = model.card
+    given = {"": card.outputs} | {name: part.outputs for name, part in card.parts.items()}
+    for part, wanted in GIVES.get(card.kind, {}).items():
+        if lacking := [one for one in wanted if one not in given.get(part, {})]:
+            raise BadInput(
+                "recipes.wrong-model",
+                f"{model.reference}: {f'its part {part}' if part else 'it'} gives no {', '.join(lacking)}",
+                hint=f"its card says that its outputs are read as {card.kind}",
+            )
 
 
 def _require_labels(recipe: Recipe, detector: Artifact) -> None:

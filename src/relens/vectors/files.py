@@ -15,6 +15,8 @@ from relens.vectors.tensors import Tensor, head_bytes, read_head
 
 FORMAT = "relens-vectors-1"
 UNIT_TOLERANCE = 1e-2  # of the squared length, as in values.Vector
+HEAD_BYTES = 4096
+"""No head is longer."""
 
 
 def write_vectors(blobs: Blobs, vectors: Floats, *, space: str) -> Blob:
@@ -35,7 +37,30 @@ def write_vectors(blobs: Blobs, vectors: Floats, *, space: str) -> Blob:
             f"{int(off.sum())} of {len(vectors)} vectors have no unit length; the first is row {int(off.argmax())}",
             hint="does the model give zeros or NaN for this picture?",
         )
-    return blobs.put(_head(len(vectors), vectors.shape[1], space) + vectors.astype(np.float16).tobytes())
+    return write_halves(blobs, vectors.astype(np.float16), space=space)
+
+
+def write_halves(blobs: Blobs, halves: NDArray[np.float16], *, space: str) -> Blob:
+    """Store rows that were stored before, (n, d) float16, bit for bit."""
+    return blobs.put(_head(len(halves), halves.shape[1], space) + halves.tobytes())
+
+
+def read_halves(blobs: Blobs, digest: str, *, space: str) -> NDArray[np.float16]:
+    """All rows of a file as they are stored: (n, d) float16. Errors as of `read_vectors`."""
+    data = blobs.read(digest)
+    if digest_of(data) != digest:
+        raise _corrupt(digest, "its bytes differ from its digest")
+    halves, held = _parse(digest, data)
+    require_same_space(space, held)
+    return halves
+
+
+def count_rows(blobs: Blobs, digest: str) -> int:
+    """How many rows a file has, by its head. Errors as of `read_vectors`."""
+    try:
+        return int(read_head(blobs.read(digest, 0, min(HEAD_BYTES, blobs.size(digest))))["vectors"]["shape"][0])
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise _corrupt(digest, f"it is no file of vectors: {error}") from error
 
 
 def read_vectors(blobs: Blobs, digest: str, rows: NDArray[np.int64] | None, *, space: str) -> Floats:
@@ -47,11 +72,7 @@ def read_vectors(blobs: Blobs, digest: str, rows: NDArray[np.int64] | None, *, s
     Conflict that names both, if the file holds another space. BadInput for a row that it does not have. Missing if
     there is no such blob; Broken if its bytes are not those that were written, or no vectors at all.
     """
-    data = blobs.read(digest)
-    if digest_of(data) != digest:
-        raise _corrupt(digest, "its bytes differ from its digest")
-    halves, held = _parse(digest, data)
-    require_same_space(space, held)
+    halves = read_halves(blobs, digest, space=space)
     if rows is not None:
         if rows.size and not (rows.min() >= 0 and rows.max() < len(halves)):
             raise BadInput(

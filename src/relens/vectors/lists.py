@@ -6,6 +6,7 @@ It is written in one pass, hashed on the way, and read and mapped by faiss itsel
 
 from __future__ import annotations
 
+import itertools
 import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ Codes = NDArray[np.uint8]
 """(n, code_bytes) uint8, a row as the quantizer spells it."""
 
 ID_BYTES = 8
-WRITTEN_BYTES = 1 << 20  # at a time: small lists one by one take half as long again
+BUFFER_BYTES = 1 << 20  # written at a time: small lists one by one take half as long again
 _KIND, _EVERY_LIST = b"ilar", b"full"  # ArrayInvertedLists; of each list a size
 _SIZES = np.dtype("<u8")
 
@@ -54,16 +55,18 @@ def write_lists(
     blobs: Blobs, sizes: NDArray[np.int64], code_bytes: int, lists: Iterable[Sequence[bytes | memoryview]]
 ) -> Blob:
     """Store lists of these sizes; `lists` gives of each the bytes of its codes and then of its ids, in some pieces."""
+    buffer, filled = memoryview(bytearray(BUFFER_BYTES)), 0
     with blobs.writer() as writer:
-        held: list[bytes | memoryview] = [_head(sizes, code_bytes)]
-        held_bytes = 0
-        for pieces in lists:
-            held += pieces
-            held_bytes += sum(map(len, pieces))
-            if held_bytes >= WRITTEN_BYTES:
-                writer.write(b"".join(held))
-                held, held_bytes = [], 0
-        writer.write(b"".join(held))
+        for piece in itertools.chain([_head(sizes, code_bytes)], itertools.chain.from_iterable(lists)):
+            if filled + len(piece) > BUFFER_BYTES:
+                writer.write(buffer[:filled])
+                filled = 0
+            if len(piece) > BUFFER_BYTES:
+                writer.write(piece)
+            else:
+                buffer[filled : filled + len(piece)] = piece
+                filled += len(piece)
+        writer.write(buffer[:filled])
         return writer.finish()
 
 

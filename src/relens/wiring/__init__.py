@@ -82,6 +82,7 @@ class Parts:
             (windows.KIND, windows.STAGE): Windower(self.catalog, self.blobs),
             (bulk.REBUILD, bulk.REBUILD): bulk.Rebuilder(self.catalog, self.blobs),
             (bulk.DROP, bulk.DROP): bulk.Dropper(self.catalog),
+            (bulk.PURGE, bulk.PURGE): bulk.Purger(self.catalog, self.blobs),
         }
         return handlers | {(kind, bulk.FOLD): bulk.Folder(self.catalog, self.blobs) for kind in bulk.KINDS}
 
