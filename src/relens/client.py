@@ -180,6 +180,10 @@ class Client:
         """The stored crop of an object, a JPEG. Missing like `object`."""
         return self._succeed("GET", f"/v1/objects/{int(object_id)}/crop").content
 
+    def picture(self, object_id: int) -> bytes:
+        """The picture of an object as it came. Missing like `object`, and if its gallery keeps none."""
+        return self._succeed("GET", f"/v1/objects/{int(object_id)}/picture").content
+
     def galleries(self) -> dict[str, Any]:
         """`{"galleries": […]}`, by name."""
         return self._json("GET", "/v1/galleries")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import httpx
 import pytest
 import sqlalchemy as sa
 
 from relens import bulk, wiring
 from relens.errors import Missing
 from relens.recipes import Pipeline
+from relens.rest import create_app
 from relens.store.schema import blobs, crops
 from relens.testing.deaths import Killed, deadly
 from relens.testing.homes import fill
@@ -64,6 +68,25 @@ def test_originals_are_kept_byte_for_byte_under_the_name_of_the_picture(make, fo
     assert kinds(local) == ["original"] * 3 + ["shard"] * 2
     for seed in SEEDS:
         assert local.parts.blobs.read(digest_of(draw(seed))) == draw(seed)
+
+
+def test_an_original_is_given_over_http_as_it_came_while_its_gallery_keeps_it(make, folder):
+    local = make("originals", folder)
+    app = create_app(local, max_bytes=1_000_000)
+
+    async def ask(path):
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as session:
+            return await session.get(path)
+
+    match = local.search(draw(3), gallery="album").objects[0].matches[0]
+    answer = asyncio.run(ask(f"/v1/objects/{match.id}/picture"))
+    assert (answer.content, answer.headers["content-type"]) == (draw(3), "image/jpeg")
+    local.set_retention("album", "crops")
+    answer = asyncio.run(ask(f"/v1/objects/{match.id}/picture"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "gallery.no-original")
+    local.delete_object(match.id)
+    assert asyncio.run(ask(f"/v1/objects/{match.id}/picture")).status_code == 410
 
 
 def test_crops_are_kept_and_originals_are_not(make, folder):

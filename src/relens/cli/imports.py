@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -149,7 +150,8 @@ def plan_text(value: dict[str, Any]) -> str:
         [t["name"], t["in"], t["out"], t["failed"], t["made"], " ".join(f"{r}={n}" for r, n in t["dropped"].items())]
         for t in value["tasks"]
     ]
-    lines = [f"plan {value['id']}: {value['kind']} into {value.get('gallery')}, {value['state']}"]
+    what = f"{value['kind']} {'into' if value['kind'] == 'import' else 'of'} {value.get('gallery')}"
+    lines = [f"plan {value['id']}: {what}{', ' + value['day'] if 'day' in value else ''}, {value['state']}"]
     lines.append(table(rows, ["task", "in", "out", "failed", "made", "dropped"]))
     lines += [f"failed: {q['uri']}: {q['message']}" for q in value.get("quarantine", [])[:20]]
     if len(value.get("quarantine", [])) > 20:  # noqa: PLR2004
@@ -166,9 +168,11 @@ def plan_text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _finish(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int, *, as_json: bool) -> int:
+def _finish(
+    parts: wiring.Parts, gateway: Gateway, plan: int, workers: int, *, as_json: bool, patience_s: float = math.inf
+) -> int:
     try:
-        _watch(parts, gateway, plan, workers)
+        _watch(parts, gateway, plan, workers, patience_s)
         _upkeep(parts, gateway, workers)
     except KeyboardInterrupt:
         say(f"interrupted; the same command, or `relens plan resume {plan}`, goes on where this one stopped")
@@ -185,17 +189,18 @@ def _upkeep(parts: wiring.Parts, gateway: Gateway, workers: int) -> None:
         _watch(parts, gateway, plan, workers)
 
 
-def watch_plan(parts: wiring.Parts, gateway: Gateway, plan: int, *, as_json: bool) -> int:
-    """Wait for a plan that is worked off by one worker, and show how it ended. The exit code."""
-    return _finish(parts, gateway, plan, 1, as_json=as_json)
+def watch_plan(parts: wiring.Parts, gateway: Gateway, plan: int, *, as_json: bool, patience_s: float = math.inf) -> int:
+    """Wait for a plan that is worked off by one worker, no longer than so many seconds, and show it. The exit code."""
+    return _finish(parts, gateway, plan, 1, as_json=as_json, patience_s=patience_s)
 
 
-def _watch(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int) -> None:
-    """Wait until a plan is over, with workers of our own while no server is up on the home."""
+def _watch(parts: wiring.Parts, gateway: Gateway, plan: int, workers: int, patience_s: float = math.inf) -> None:
+    """Wait until a plan is over or patience is, with workers of our own while no server is up on the home."""
+    until = time.monotonic() + patience_s
     pool = WorkerPool(wiring.worker_argv(parts.home, plan=plan), workers)
     try:
         with _Progress() as progress:
-            while (value := _look(gateway, plan))["state"] == "running":
+            while (value := _look(gateway, plan))["state"] == "running" and time.monotonic() < until:
                 if running_server(parts.home) is None:
                     pool.fill()
                 progress.update(value)
@@ -221,7 +226,7 @@ def _look(gateway: Gateway, plan: int) -> dict[str, Any]:
 def _exit_code(plan: dict[str, Any]) -> int:
     if plan["state"] == "held":
         return REFUSED
-    if plan["state"] == "failed":
+    if plan["state"] in {"failed", "running"}:
         return FAILED
     failed = sum(task["failed"] for task in plan["tasks"])
     return PARTLY if failed or plan["state"] == "cancelled" else DONE

@@ -1,7 +1,9 @@
-"""`segment ls | rebuild | drop`, `gallery compact` and `gallery purge`: a gallery kept in shape, day by day."""
+"""`segment ls | rebuild | drop` and `gallery compact | purge`: a gallery kept in shape."""
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any
 
 import typer
@@ -10,12 +12,15 @@ from relens import wiring
 from relens.cli import galleries
 from relens.cli.imports import watch_plan
 from relens.cli.output import DONE, HomeOption, JsonOption, say, show, table
+from relens.errors import BadInput
 from relens.gateway import Waiting
 
 segments = typer.Typer(help="Segments: the parts of a gallery's index, by category and day.", no_args_is_help=True)
 
 GalleryOption = Annotated[str, typer.Option("--gallery", "-g", help="The gallery.")]
 DayOption = Annotated[str, typer.Option("--day", help="The day, like 2026-01-31.")]
+SPAN = re.compile(r"(\d{1,6})([smhd])")
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @segments.command("ls")
@@ -51,17 +56,39 @@ def compact(name: galleries.NameArgument, home: HomeOption = None, as_json: Json
 
 
 @galleries.app.command()
-def purge(name: galleries.NameArgument, home: HomeOption = None, as_json: JsonOption = False) -> int:
-    """Take all that was deleted out of the store and the catalog, to the last byte. Backups are not touched."""
+def purge(
+    name: galleries.NameArgument,
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", help="By when it must be done, like 90s, 30m, 24h or 7d from now. Default: ever."),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Take every byte of what was deleted out of the store. Ends with 0 only if a scan has found nothing left."""
+    patience_s = math.inf if deadline is None else _seconds(deadline)
     parts = wiring.open_parts(home)
     gateway = parts.in_process()
-    return _watch(parts, gateway, gateway.purge(name), as_json=as_json)
+    waiting = gateway.purge(name)
+    code = _watch(parts, gateway, waiting, as_json=as_json, patience_s=patience_s)
+    if gateway.plan(waiting.plan)["state"] == "running":
+        say(f"not done by the deadline; a server goes on with it, or `relens plan resume {waiting.plan}`")
+    return code
 
 
-def _watch(parts: wiring.Parts, gateway: wiring.Local, waiting: Waiting, *, as_json: bool) -> int:
+def _watch(
+    parts: wiring.Parts, gateway: wiring.Local, waiting: Waiting, *, as_json: bool, patience_s: float = math.inf
+) -> int:
     parts.start_logging(quiet=True)
     say(f"plan {waiting.plan}{' goes on' if waiting.continued else ''}")
-    return watch_plan(parts, gateway, waiting.plan, as_json=as_json)
+    return watch_plan(parts, gateway, waiting.plan, as_json=as_json, patience_s=patience_s)
+
+
+def _seconds(span: str) -> float:
+    found = SPAN.fullmatch(span)
+    if found is None:
+        raise BadInput("cli.bad-span", f"{span!r} is no span of time", hint="write it like 90s, 30m, 24h or 7d")
+    return float(found[1]) * UNITS_S[found[2]]
 
 
 def _text(value: dict[str, Any]) -> str:

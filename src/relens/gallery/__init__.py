@@ -30,6 +30,7 @@ from relens.gallery.reading import (
     describe,
     find_picture,
     get_object,
+    original_of,
     picture_of,
 )
 from relens.gallery.staging import (
@@ -72,6 +73,7 @@ __all__ = [
     "get_object",
     "known_pictures",
     "lock",
+    "original_of",
     "picture_of",
     "remove",
     "set_retention",

@@ -25,9 +25,7 @@ def remembered(tx: Tx, gallery: int, upto: int, limit: int, after: int = 0) -> l
     query = (
         sa.select(objects.c.id, objects.c.category, objects.c.day)
         .join(tombstones, tombstones.c.object == objects.c.id)
-        .where(
-            tombstones.c.gallery == gallery, tombstones.c.sequence <= upto, objects.c.id > after, sa.or_(*known)
-        )
+        .where(tombstones.c.gallery == gallery, tombstones.c.sequence <= upto, objects.c.id > after, sa.or_(*known))
         .order_by(objects.c.id)
         .limit(limit)
     )

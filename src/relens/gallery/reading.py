@@ -14,7 +14,7 @@ from relens.gallery.deleting import living, published
 from relens.gallery.items import Item, item_of
 from relens.store import Tx
 from relens.store.catalog import last_id
-from relens.store.schema import crops, galleries, items, labels, objects, pictures, plans, tombstones
+from relens.store.schema import blobs, crops, galleries, items, labels, objects, pictures, plans, tombstones
 from relens.values import Box, Label, PictureInfo
 
 
@@ -148,6 +148,21 @@ def crop_location(tx: Tx, object_id: int) -> tuple[str, int, int]:
     if row is None:
         raise Missing("gallery.no-crop", f"object {object_id} has no stored crop")
     return row.shard, row.offset, row.length
+
+
+def original_of(tx: Tx, stored: StoredObject) -> str:
+    """The blob with the picture of an object as it came. Missing if the object's gallery keeps none."""
+    keeps = sa.select(galleries.c.id).where(
+        galleries.c.name == stored.gallery, galleries.c.removed_at.is_(None), galleries.c.retention == "originals"
+    )
+    known = sa.select(blobs.c.digest).where(blobs.c.digest == stored.picture.sha256, blobs.c.kind == "original")
+    if tx.execute(keeps).first() is None or tx.execute(known).first() is None:
+        raise Missing(
+            "gallery.no-original",
+            f"the picture of object {stored.id} was not kept",
+            hint="`relens gallery set NAME --retention originals` keeps those that come from then on",
+        )
+    return stored.picture.sha256
 
 
 def _stored(row: sa.RowMapping, names: tuple[Label, ...], shown: tuple[Item, ...]) -> StoredObject:

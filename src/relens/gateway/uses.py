@@ -13,7 +13,7 @@ from relens.backup import BackupFolder
 from relens.bulk import ImportRequest
 from relens.bulk.windows import AS_BEFORE
 from relens.config import Home, Settings
-from relens.errors import Broken, Conflict
+from relens.errors import Broken, Conflict, Missing
 from relens.gallery import StoredObject
 from relens.gateway import views
 from relens.gateway.asking import Asking
@@ -146,11 +146,25 @@ class Gateway(Asking, Keeping, Exporting):
             return galleries.get_object(tx, object_id)
 
     def crop(self, object_id: int) -> bytes:
-        """The stored crop of an object, a JPEG. Missing like `object`."""
+        """The stored crop of an object, a JPEG. Missing like `object`, and if its gallery keeps none."""
+        try:
+            return self._crop(object_id)
+        except Missing as error:
+            if error.code != "store.missing-blob":
+                raise
+            return self._crop(object_id)  # a purge has just moved it to another shard
+
+    def _crop(self, object_id: int) -> bytes:
         with self._catalog.read() as tx:
             galleries.get_object(tx, object_id)
             shard, offset, length = galleries.crop_location(tx, object_id)
         return self._blobs.read(shard, offset, length)
+
+    def picture(self, object_id: int) -> bytes:
+        """The bytes of an object's picture as they came. Missing like `object`, and if its gallery keeps none."""
+        with self._catalog.read() as tx:
+            sha256 = galleries.original_of(tx, galleries.get_object(tx, object_id))
+        return self._blobs.read(sha256)
 
     def galleries(self) -> dict[str, Any]:
         """`{"galleries": […]}`, by name."""

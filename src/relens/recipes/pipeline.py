@@ -214,13 +214,10 @@ class _Described:
         reader = self.pipeline.model("read", category)
         if reader is None:
             return [None] * len(self.crops)
-        texts: list[str | None] = []
-        for given, (text, score) in zip(
-            attributes, read_crops(self.crops, reader, self.pipeline.model("turn", category)), strict=True
-        ):
-            given |= {"text": text, "text_score": round(score, 4)}
-            texts.append(text)
-        return texts
+        texts, scores = zip(*read_crops(self.crops, reader, self.pipeline.model("turn", category)), strict=True)
+        for given, text, score in zip(attributes, texts, _finite(reader, np.array(scores)), strict=True):
+            given |= {"text": text, "text_score": round(float(score), 4)}
+        return list(texts)
 
     def _explain(self, model: LoadedModel, outputs: Mapping[str, Floats], row: int, index: int) -> dict[str, Any]:
         """Where the best name comes from, by class activation of the same forward.

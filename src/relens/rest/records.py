@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from relens.gateway import Gateway
 from relens.rest import schemas
 from relens.rest.failures import described
+from relens.vision.header import read_header
 
 MAX_ID = 2**63 - 1
 ObjectId = Annotated[int, Path(ge=0, le=MAX_ID, description="id of an object", examples=[4711])]
@@ -56,6 +57,21 @@ def _add_objects(app: FastAPI, gateway: Gateway) -> None:
     def get_crop(id: ObjectId) -> Response:  # noqa: A002
         """A JPEG, upright, that never changes: it may be cached for ever by whoever asked for it."""
         return Response(gateway.crop(id), media_type="image/jpeg", headers=CROP_HEADERS)
+
+    @app.get(
+        "/v1/objects/{id}/picture",
+        tags=["Objects"],
+        summary="The picture of an object, as it came",
+        response_class=Response,
+        responses={
+            200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+            **described(400, 404, 410),
+        },
+    )
+    def get_picture(id: ObjectId) -> Response:  # noqa: A002
+        """Every byte of it, if the object's gallery keeps originals; 404 if it does not."""
+        data = gateway.picture(id)
+        return Response(data, media_type=f"image/{read_header(data).format}", headers=CROP_HEADERS)
 
 
 def _add_galleries(app: FastAPI, gateway: Gateway) -> None:

@@ -61,7 +61,7 @@ def frozen(text):
         )
 
     recipe = read_recipe(f"recipe: mine\n{text}".encode(), source="mine")
-    return freeze(recipe, resolve, opened, lambda file, function: f"sha of {file}")
+    return freeze(recipe, resolve, opened, lambda file, _function: f"sha of {file}")
 
 
 @pytest.mark.parametrize(

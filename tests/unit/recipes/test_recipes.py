@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,6 +35,14 @@ def refused(text: str | bytes) -> BadInput:
 @pytest.mark.parametrize("name", ["photos", "faces", "text"])
 def test_the_built_in_recipes_are_valid(name):
     assert read_recipe(built_in(name), source=name).name == name
+
+
+def test_the_recipe_of_the_docs_is_one():
+    page = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text()
+    [written] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    recipe = read(written)
+    assert recipe.categories == ("cars", "people")
+    assert recipe.role("classify", "cars") is None
 
 
 def test_a_short_recipe_has_the_usual_rest():

@@ -24,6 +24,7 @@ ENDPOINTS = {
     ("get", "/v1/galleries/{name}/export"),
     ("get", "/v1/objects/{id}"),
     ("get", "/v1/objects/{id}/crop"),
+    ("get", "/v1/objects/{id}/picture"),
     ("get", "/v1/galleries"),
     ("get", "/v1/galleries/{name}"),
     ("get", "/v1/plans"),
@@ -42,6 +43,7 @@ ENDPOINTS = {
 }
 NOT_JSON = {
     "/v1/objects/{id}/crop": "image/jpeg",
+    "/v1/objects/{id}/picture": "image/*",
     "/v1/galleries/{name}/export": "application/x-ndjson",
     "/metrics": "text/plain",
 }

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relens.errors import BadInput, Broken, Conflict, Missing
-from relens.vectors import IndexManifest, build_index, open_index, train_quantizer
+from relens.vectors import IndexManifest, build_index, lists, open_index, train_quantizer
 from relens.vectors.lists import imbalance
 
 SHARED = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
@@ -68,12 +68,12 @@ def test_what_a_search_needs_is_measured(opened, clustered, indexed):
 
 def test_deeper_searches_read_more_lists_but_never_more_than_there_are(opened, clustered, indexed):
     index = indexed(opened(np.arange(3000), clustered(3000, 12, seed=3)))
-    lists = [index.lists_at_most(depth) for depth in (0.1, 10, 30, 100, 500, 1000, 10**5, 10**9)]
-    assert lists == sorted(lists)
-    assert lists[0] == lists[1] == index.manifest.probes[0]
-    assert lists[3] == index.manifest.probes[1]
-    assert lists[5] == index.manifest.probes[2]
-    assert lists[-1] == 16
+    read = [index.lists_at_most(depth) for depth in (0.1, 10, 30, 100, 500, 1000, 10**5, 10**9)]
+    assert read == sorted(read)
+    assert read[0] == read[1] == index.manifest.probes[0]
+    assert read[3] == index.manifest.probes[1]
+    assert read[5] == index.manifest.probes[2]
+    assert read[-1] == 16
 
 
 @settings(max_examples=40, **SHARED)
@@ -88,6 +88,15 @@ def test_the_same_rows_are_the_same_data_however_they_are_cut(  # noqa: PLR0917
     segments = [opened(ids[owner == one], rows[owner == one], day=str(one)) for one in np.unique(owner)]
     whole = build_index(blobs, quantizer, [opened(ids, rows)])
     assert build_index(blobs, quantizer, segments).data == whole.data
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 100, 4096])
+def test_the_data_do_not_depend_on_how_much_is_written_at_a_time(blobs, opened, clustered, quantizer, buffer_bytes):
+    segment = opened(np.arange(300), clustered(300, 12))
+    whole = build_index(blobs, quantizer, [segment])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lists, "BUFFER_BYTES", buffer_bytes)
+        assert build_index(blobs, quantizer, [segment]) == whole
 
 
 def test_the_dead_are_left_out(blobs, opened, clustered, quantizer, indexed):
