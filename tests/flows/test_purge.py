@@ -296,3 +296,27 @@ def test_a_gallery_that_is_not_there_cannot_be_purged(local):
         local.purge("nowhere")
     with pytest.raises(BadInput):
         local.set_retention("album", "everything")
+
+
+def test_an_index_over_what_was_deleted_goes_with_it(new_home, folder):
+    home = new_home()
+    settings = home.path / "relens.yaml"
+    settings.write_text(settings.read_text() + "search: {exact_rows: 60}\n")
+    home.run(fill(folder, {f"{seed}.jpg": seed for seed in range(100, 180)}))
+    local = home.local()
+    assert local.run(local.start_window("album"))["state"] == "done"
+    view = releases_view(local)
+    assert view.indexes
+    best = [match.id for match in home.search(draw(105), k=10)]
+    local.delete("album", objects=best[::2])
+    purge(local)
+    assert [match.id for match in home.search(draw(105), k=5)] == best[1::2]
+    assert releases_view(local).indexes == ()
+    for digest in view.indexes:
+        with pytest.raises(Missing):
+            local.parts.blobs.size(digest)
+
+
+def releases_view(local):
+    with local.parts.catalog.read() as tx:
+        return releases.resolve(tx, "album").view

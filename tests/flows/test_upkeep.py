@@ -287,3 +287,28 @@ def test_what_an_import_brings_while_a_day_is_built_is_kept_beside(album, local,
     assert local.run(local.rebuild_day("album", DAYS[0]))["state"] == "done"
     assert len(found(local)) == 4
     assert sum(count for _, count in held(local)) == 4
+
+
+def test_an_index_goes_on_over_what_a_compaction_leaves_and_answers_stay(new_home, folder, tmp_path):
+    home = new_home()
+    settings = home.path / "relens.yaml"
+    settings.write_text(settings.read_text() + "search: {exact_rows: 60}\n")
+    home.run(fill(folder, {f"{seed}.jpg": seed for seed in range(100, 180)}))
+    home.run(fill(tmp_path / "few", {f"few-{seed}.jpg": seed for seed in range(200, 206)}))
+    local = home.local()
+    assert local.run(local.start_window("album"))["state"] == "done"
+    today = local.object(home.found()[0]).items[0].day
+    enrol(local, *range(300, 306), day=today)
+    for one in home.found()[-3:]:
+        local.delete_object(one)
+
+    def best(asked):
+        return [
+            [(match.id, match.score) for match in asked.search(draw(seed), gallery="album", k=10).objects[0].matches]
+            for seed in range(100, 110)
+        ]
+
+    before = best(local)
+    assert local.run(local.compact("album"))["state"] == "done"
+    assert [count for _, count in held(local)] == [9, 80]
+    assert best(local) == best(home.local()) == before

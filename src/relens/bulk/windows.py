@@ -209,7 +209,7 @@ class Windower:
             hold.progress += 1
         if len(parts) == 1:
             return parts[0], new
-        opened = [open_index(self._blobs, digest, verify=False) for digest in parts]
+        opened = [open_index(self._blobs, digest, verify=True) for digest in parts]
         joined = merge_indexes(self._blobs, opened, segments, dead=work.dead)
         return joined.digest, [*new, joined]
 

@@ -43,7 +43,8 @@ class Claim:
 def claim(tx: Tx, worker: Worker, now: float, lease_s: float, *, plan: int | None = None) -> Claim | None:
     """The next pack that can be worked on, now ours; None if there is none.
 
-    Oldest plan first, in order. A pack of a later stage is free only when no pack of the stage before is unfinished.
+    Packs without entries first: they seal and keep in shape what answers, and wait for nobody's import. Then the oldest
+    plan, in order. A pack of a later stage is free only when no pack of the stage before is unfinished.
     """
     free_lost(tx, worker.host, now)
     row = tx.execute(_next_pack(now, plan)).mappings().one_or_none()
@@ -188,7 +189,7 @@ def _next_pack(now: float, plan: int | None) -> sa.Select[Any]:
             plans.c.state != "held",
             sa.or_(packs.c.after.is_(None), ~upstream_unfinished),
         )
-        .order_by(packs.c.plan, packs.c.id)
+        .order_by(packs.c.size > 0, packs.c.plan, packs.c.id)
         .limit(1)
         .with_for_update(of=packs, skip_locked=True)
     )

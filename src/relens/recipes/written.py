@@ -61,15 +61,16 @@ _UNREADABLE = (
 def read_recipe(data: bytes, *, source: str) -> Recipe:
     """A recipe from YAML; `source` is named in errors. BadInput for what is missing, unknown or out of range."""
     try:
-        given = yaml.load(data, _Loader)  # noqa: S506 - it is a safe one
+        return _read(_section(_loaded(data), "", _KNOWN))
     except BadInput as error:
         raise BadInput(error.code, f"{source}: {error.message}", hint=error.hint) from error
-    except _UNREADABLE as error:
-        raise BadInput("recipes.bad-recipe", f"{source} cannot be read: {error or type(error).__name__}") from error
+
+
+def _loaded(data: bytes) -> Any:
     try:
-        return _read(_section(given, "", _KNOWN))
-    except BadInput as error:
-        raise BadInput(error.code, f"{source}: {error.message}", hint=error.hint) from error
+        return yaml.load(data, _Loader)  # noqa: S506 - it is a safe one
+    except _UNREADABLE as error:
+        raise BadInput("recipes.bad-recipe", f"it cannot be read: {error or type(error).__name__}") from error
 
 
 class _Loader(yaml.SafeLoader):

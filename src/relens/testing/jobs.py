@@ -58,6 +58,13 @@ class LeaseContract:
         assert must_claim(catalog, plan=second).plan == second
         assert claim(catalog, plan=second) is None
 
+    def test_what_has_no_entries_of_its_own_waits_for_nobody_s_import(self, catalog: Catalog) -> None:
+        first = make_plan(catalog, packs=2, key="first")
+        second = make_plan(catalog, packs=1, key="second")
+        finish(catalog, must_claim(catalog, plan=second))
+        held = [must_claim(catalog) for _ in range(3)]
+        assert [(one.plan, one.stage) for one in held] == [(second, SEAL), (first, WORK), (first, WORK)]
+
     def test_a_claim_says_what_is_to_be_done(self, catalog: Catalog) -> None:
         plan = make_plan(catalog)
         held = must_claim(catalog)

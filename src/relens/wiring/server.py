@@ -119,14 +119,14 @@ class _Workers:
         looked = 0.0
         while not self._over.wait(TEND_S):
             try:
-                if self._gateway.unfinished():
-                    self._pool.fill()
-                    continue
-                self._pool.reap()
                 if time.monotonic() - looked > UPKEEP_S:
                     looked = time.monotonic()
                     self._gateway.compact_due()
                     self._gateway.index_large()
+                if self._gateway.unfinished():
+                    self._pool.fill()
+                else:
+                    self._pool.reap()
             except Exception:  # whatever it is, imports must not wait for ever for workers that nobody starts
                 log.exception("workers cannot be started; trying again", pause_s=PAUSE_S)
                 self._over.wait(PAUSE_S)
