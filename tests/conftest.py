@@ -11,10 +11,15 @@ import shutil
 import tempfile
 import warnings
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
 from relens.store import Catalog
+
+# Nothing here depends on how long something takes: machines are shared.
+hypothesis.settings.register_profile("relens", deadline=None)
+hypothesis.settings.load_profile("relens")
 
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 

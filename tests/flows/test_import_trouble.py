@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from relens import bulk, wiring
+from relens.bulk import packs as reading_ahead
 from relens.errors import BadInput, Broken, Missing
 from relens.jobs import Worker, leases, this_host
 from relens.recipes import Pipeline
@@ -92,6 +93,7 @@ def test_a_disk_that_is_full_puts_the_pack_aside(home, folder, monkeypatch, meth
 
 
 def test_a_source_that_goes_away_in_the_middle_is_waited_for(new_home, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading_ahead, "CHUNK", 4)
     home = new_home(pack_size=40)
     write_pictures(folder, 40)
     away = tmp_path / "away"
