@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import statistics
 import time
@@ -61,8 +62,7 @@ def measure(setup: Setup) -> Report:
 def _copy(home: Path, path: Path) -> Path:
     """A home of its own to enrol into: what never changes is linked, the catalog is copied."""
     shutil.rmtree(path, ignore_errors=True)
-    settings = wiring.open_parts(home)
-    settings.catalog.close()  # its log is in its file then
+    wiring.open_parts(home).catalog.close()  # its log is in its file then
     path.mkdir()
     for part in home.iterdir():
         if part.name in {"blobs", "models"}:
@@ -71,6 +71,8 @@ def _copy(home: Path, path: Path) -> Path:
             shutil.copytree(part, path / part.name)
         elif not part.name.endswith((".log", "-wal", "-shm")):
             shutil.copy(part, path / part.name)
+    settings = path / "relens.yaml"  # one thread of one core would be busy with so many searches alone
+    settings.write_text(settings.read_text().replace("\nserver:\n", f"\nserver:\n  threads: {os.cpu_count() or 1}\n"))
     return path
 
 

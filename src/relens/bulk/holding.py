@@ -24,8 +24,8 @@ from relens.store.schema import crops, heads, indexes, segments, shelved, vector
 from relens.vectors import Ids, open_segment
 from relens.vectors.tensors import read_head
 
-BATCH = 100
-"""Blobs that one transaction takes away: on SQLite nobody else writes meanwhile."""
+BATCH = 20
+"""Blobs that one transaction takes away: nobody enrols meanwhile."""
 SNIFFED = 4096
 TAR = slice(257, 262)
 
@@ -86,9 +86,10 @@ class Holders:
             with self.catalog.begin() as tx:
                 leases.fence(tx, hold.claim)
                 pins.collect_alone(tx)
-                needed = set(tx.execute(pins.pinned()).scalars())
-                for holder in some[start : start + BATCH]:
-                    if needed & set(holder.digests) or _is_named(tx, holder):
+                few = some[start : start + BATCH]
+                needed = set(tx.execute(pins.pinned()).scalars()) | _named(tx, few)
+                for holder in few:
+                    if needed & set(holder.digests):
                         left += 1
                         continue
                     tx.execute(sa.delete(blob_rows).where(blob_rows.c.digest.in_(holder.digests)))
@@ -156,25 +157,23 @@ def _unnamed(tx: Tx, kind: str, column: sa.Column[str]) -> list[str]:
     return sorted(tx.execute(query.where(blob_rows.c.digest.not_in(sa.select(column)))).scalars())
 
 
-def _is_named(tx: Tx, holder: Holder) -> bool:
-    """Whether a row names a blob at this moment: that of an object, or of a view that answers or is kept aside."""
-    match holder.kind:
-        case "shard":
-            return _has(tx, crops.c.shard, holder.digests)
-        case "vectors":
-            return _has(tx, vectors.c.file, holder.digests)
-        case "original":
-            return bool(forgetting.kept_originals(tx, holder.digests))
-        case "segment":
-            answering = sa.select(view_segments.c.segment).join(heads, heads.c.view == view_segments.c.view)
-            named = set(tx.execute(answering).scalars()) | set(tx.execute(sa.select(shelved.c.segment)).scalars())
-            return bool(named & set(holder.digests))
-        case "index":
-            answering = sa.select(view_indexes.c.index).join(heads, heads.c.view == view_indexes.c.view)
-            return bool(set(tx.execute(answering).scalars()) & set(holder.digests))
-        case _:
-            return _has(tx, blob_rows.c.digest, holder.digests)
-
-
-def _has(tx: Tx, column: sa.Column[Any], digests: Sequence[str]) -> bool:
-    return tx.execute(sa.select(column).where(column.in_(digests)).limit(1)).first() is not None
+def _named(tx: Tx, some: Sequence[Holder]) -> set[str]:
+    """Which of these a row names at this moment: that of an object, or of a view that answers or is kept aside."""
+    digests = [digest for holder in some for digest in holder.digests]
+    answering = sa.select(view_segments.c.segment).join(heads, heads.c.view == view_segments.c.view)
+    indexed = sa.select(view_indexes.c.index).join(heads, heads.c.view == view_indexes.c.view)
+    by_kind: dict[str, sa.Select[Any] | sa.CompoundSelect[Any]] = {
+        "shard": sa.select(crops.c.shard).where(crops.c.shard.in_(digests)),
+        "vectors": sa.select(vectors.c.file).where(vectors.c.file.in_(digests)),
+        "segment": sa.union(answering, sa.select(shelved.c.segment)),
+        "index": indexed,
+        "garbage": sa.select(blob_rows.c.digest).where(blob_rows.c.digest.in_(digests)),
+    }
+    named: set[str] = set()
+    for kind in sorted({holder.kind for holder in some}):
+        mine = {digest for holder in some if holder.kind == kind for digest in holder.digests}
+        if kind == "original":
+            named |= forgetting.kept_originals(tx, sorted(mine))
+        else:
+            named |= mine & set(tx.execute(by_kind[kind]).scalars())
+    return named

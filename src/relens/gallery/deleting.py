@@ -48,6 +48,11 @@ def living(by: int | None = None) -> sa.ColumnElement[bool]:
     return ~sa.exists().where(buried if by is None else sa.and_(buried, tombstones.c.sequence <= by))
 
 
+def held() -> sa.TextClause:
+    """Of a picture: it is not released, in the words of its index by SHA-256; in others SQLite would not use that."""
+    return sa.text("NOT pictures.released")
+
+
 def published(by: int | None = None) -> sa.ColumnElement[bool]:
     """Of an object joined to its plan (outer): it is visible; with `by`, as of that sequence."""
     sequence = sa.func.coalesce(objects.c.sequence, plans.c.sequence)

@@ -21,12 +21,13 @@ def remembered(tx: Tx, gallery: int, upto: int, limit: int, after: int = 0) -> l
 
     By increasing id, those after one.
     """
-    known = [sa.exists().where(table.c.object == objects.c.id) for table in TABLES]
+    dead = tombstones.c.object
+    known = [sa.exists().where(table.c.object == dead) for table in TABLES]
     query = (
-        sa.select(objects.c.id, objects.c.category, objects.c.day)
-        .join(tombstones, tombstones.c.object == objects.c.id)
-        .where(tombstones.c.gallery == gallery, tombstones.c.sequence <= upto, objects.c.id > after, sa.or_(*known))
-        .order_by(objects.c.id)
+        sa.select(dead, objects.c.category, objects.c.day)
+        .join(objects, objects.c.id == dead)
+        .where(tombstones.c.gallery == gallery, tombstones.c.sequence <= upto, dead > after, sa.or_(*known))
+        .order_by(dead)
         .limit(limit)
     )
     return [(one, category, day) for one, category, day in tx.execute(query)]

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from relens.errors import Missing
 from relens.gallery.batches import batches
 from relens.store import Tx
-from relens.store.schema import items, objects, orphans, pictures, staged_items, tombstones
+from relens.store.schema import items, objects, pictures, staged_items, tombstones
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ def apply_items(tx: Tx, gallery: int, plan: int, sequence: int, now: float) -> N
         .subquery("usable")
     )
     same = (items.c.gallery == gallery, items.c.key == usable.c.key)
-    left = sa.select(sa.literal(plan), items.c.picture).where(*same, items.c.picture != usable.c.picture).distinct()
-    tx.execute(sa.insert(orphans).from_select(["plan", "picture"], left))
+    left = sa.select(items.c.picture).where(*same, items.c.picture != usable.c.picture).distinct()
+    left_alone = sorted(tx.execute(left).scalars())
     changed = {
         **{name: usable.c[name] for name in ("picture", "uri", "title", "price", "shop", "data")},
         "day": sa.case((usable.c.undated, items.c.day), else_=usable.c.day),
@@ -137,7 +137,8 @@ def apply_items(tx: Tx, gallery: int, plan: int, sequence: int, now: float) -> N
     ).where(~sa.exists().where(*same))
     tx.execute(sa.insert(items).from_select([*columns, "off_shelf", "gallery", "updated_at"], fresh))
     forget_items(tx, plan)
-    _release_orphans(tx, gallery, plan, sequence)
+    for some in batches(left_alone):
+        _release_unshown(tx, gallery, plan, sequence, some)
 
 
 def forget_items(tx: Tx, plan: int) -> None:
@@ -145,16 +146,13 @@ def forget_items(tx: Tx, plan: int) -> None:
     tx.execute(sa.delete(staged_items).where(staged_items.c.plan == plan))
 
 
-def _release_orphans(tx: Tx, gallery: int, plan: int, sequence: int) -> None:
-    noted = sa.select(orphans.c.picture).where(orphans.c.plan == plan)
-    tx.execute(sa.update(pictures).where(pictures.c.id.in_(noted), unshown()).values(released=True))
-    dead = (
-        sa.select(objects.c.id, sa.literal(gallery), sa.literal(plan), sa.literal(sequence))
-        .join(pictures, pictures.c.id == objects.c.picture)
-        .where(pictures.c.id.in_(noted), pictures.c.released, ~sa.exists().where(tombstones.c.object == objects.c.id))
+def _release_unshown(tx: Tx, gallery: int, plan: int, sequence: int, some: list[int]) -> None:
+    free = list(tx.execute(sa.select(pictures.c.id).where(pictures.c.id.in_(some), unshown())).scalars())
+    tx.execute(sa.update(pictures).where(pictures.c.id.in_(free)).values(released=True))
+    dead = sa.select(objects.c.id, sa.literal(gallery), sa.literal(plan), sa.literal(sequence)).where(
+        objects.c.picture.in_(free), ~sa.exists().where(tombstones.c.object == objects.c.id)
     )
     tx.execute(sa.insert(tombstones).from_select(["object", "gallery", "plan", "sequence"], dead))
-    tx.execute(sa.delete(orphans).where(orphans.c.plan == plan))
 
 
 def unshown() -> sa.ColumnElement[bool]:

@@ -34,8 +34,13 @@ def find(tx: Tx, ids: Iterable[int], space: str) -> dict[int, Place]:
 
 
 def keep(tx: Tx, space: str, placed: Mapping[int, Place]) -> None:
-    """Write down where vectors lie, of objects that had no place in this space."""
-    rows = [{"object": one, "space": space, "file": file, "row": row} for one, (file, row) in placed.items()]
+    """Write down where vectors lie, of objects that have no place in this space yet."""
+    known = find(tx, placed, space)
+    rows = [
+        {"object": one, "space": space, "file": file, "row": row}
+        for one, (file, row) in placed.items()
+        if one not in known
+    ]
     if rows:
         tx.execute(sa.insert(vectors), rows)
 

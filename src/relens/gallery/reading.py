@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from relens.errors import Missing
 from relens.gallery.batches import batches
-from relens.gallery.deleting import living, published
+from relens.gallery.deleting import held, living, published
 from relens.gallery.items import Item, item_of
 from relens.store import Tx
 from relens.store.catalog import last_id
@@ -114,7 +114,7 @@ class KnownPicture:
 
 def find_picture(tx: Tx, gallery: int, sha256: str) -> KnownPicture | None:
     """A picture that is not released, by its SHA-256; None if the gallery holds none."""
-    where = (pictures.c.gallery == gallery, pictures.c.sha256 == sha256, ~pictures.c.released)
+    where = (pictures.c.gallery == gallery, pictures.c.sha256 == sha256, held())
     picture = tx.execute(sa.select(pictures.c.id).where(*where)).scalar_one_or_none()
     if picture is None:
         return None

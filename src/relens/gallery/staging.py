@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from relens.gallery.batches import batches
-from relens.gallery.deleting import living
+from relens.gallery.deleting import held, living
 from relens.gallery.items import Item
 from relens.gallery.texts import add_texts
 from relens.store import Tx
@@ -66,7 +66,7 @@ def known_pictures(tx: Tx, gallery: int, sha256s: Iterable[str]) -> dict[str, in
     found: dict[str, int] = {}
     for some in batches(sha256s):
         query = sa.select(pictures.c.sha256, pictures.c.id).where(
-            pictures.c.gallery == gallery, pictures.c.sha256.in_(some), ~pictures.c.released
+            pictures.c.gallery == gallery, pictures.c.sha256.in_(some), held()
         )
         found.update({row.sha256: row.id for row in tx.execute(query)})
     return found
@@ -83,7 +83,7 @@ def staged_elsewhere(tx: Tx, gallery: int, plan: int, sha256s: Iterable[str]) ->
             .where(
                 pictures.c.gallery == gallery,
                 pictures.c.sha256.in_(some),
-                ~pictures.c.released,
+                held(),
                 plans.c.id != plan,
                 plans.c.sequence.is_(None),
             )

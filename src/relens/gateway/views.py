@@ -87,6 +87,7 @@ def release_json(tx: Tx, release: Release) -> dict[str, Any]:
             "gallery": release.gallery.name if release.gallery else None,
             "sequence": view.sequence if view else None,
             "folded_to": view.folded_to if view else None,
+            "retired_at": release.retired_at,
             "aliases": releases.aliases_of(tx, release),
             "checks": list(view.checks) if view else None,
             "segments": list(view.segments) if view else None,

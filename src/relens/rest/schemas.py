@@ -331,12 +331,13 @@ class Plan(_Answer):
     """One run with an id."""
 
     id: int = _is("its id", 7)
-    kind: str = _is("what it does", "import")
+    kind: str = _is("what it does: import, compact, rebuild, drop, purge or window", "import")
     state: str = _is(
         "running, failed (packs rest after errors), held (a check refused the view), done, cancelled", "running"
     )
-    gallery: str | None = _may("the gallery that it fills", "shop")
+    gallery: str | None = _may("its gallery", "shop")
     source: str | None = _may("what it imports", "/data/shop.csv")
+    day: str | None = _may("the day that it rebuilds or drops", "2026-01-31")
     created_at: float = _is("seconds since 1970", CREATED_AT)
     ended_at: float | None = _may("seconds since 1970, once it is over for good")
     progress: Progress = _is("how far it is")
@@ -378,6 +379,7 @@ class Release(_Answer):
     gallery: str | None = _may("its gallery", "shop")
     sequence: int | None = _may("the gallery's sequence up to which its view is complete", 2)
     folded_to: int | None = _may("how far single enrolments are folded into its view", 0)
+    retired_at: float | None = _may("seconds since 1970, when a purge took away what its view held", CREATED_AT)
     aliases: list[str] = _is("the aliases that mean it now", ["live"])
     checks: list[Check] | None = _may("what its view was asked")
     segments: list[str] | None = _may("digests of its view's segments", [SHA256])

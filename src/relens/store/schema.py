@@ -228,6 +228,7 @@ releases = _table(
     _to("views.id", "view", nullable=True),
     Column("created_at", Double, nullable=False),
     Column("retired_at", Double),  # what its view held was purged: it cannot be asked any more
+    Index("ix_releases_view", "view"),
 )
 
 # -- the truth about objects ----------------------------------------------------------------------------------------
@@ -397,6 +398,7 @@ tombstones = Table(
     Column("plan", Id),
     Column("sequence", BigInteger, nullable=False),
     Index("ix_tombstones_gallery", "gallery", "sequence"),
+    Index("ix_tombstones_plan", "plan"),
 )
 
 blobs = Table(
@@ -527,12 +529,4 @@ quarantine = Table(
     Column("code", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("at", Double, nullable=False),
-)
-
-# Pictures that lost an item in a plan; those without any item left are released when the plan is sealed.
-orphans = Table(
-    "orphans",
-    metadata,
-    _to("plans.id", "plan", primary_key=True),
-    _to("pictures.id", "picture", primary_key=True),
 )
