@@ -6,9 +6,9 @@ Backups only ever add to it. One that is not finished has no manifest, and the n
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ FORMAT = "relens-backup-1"
 SHOWN_DIGITS = 16
 """Of the manifest's digest, in its name."""
 
+MOMENT = "%Y%m%dT%H%M%S.%fZ"
+TICK = timedelta(microseconds=1)
 STALE_S = 3600.0
 
 
@@ -99,10 +101,15 @@ class BackupFolder:
     def add(self, backup: Backup) -> Backup:
         """Write the manifest of a backup, durably: now it is there. The same with its name."""
         data = backup.to_bytes()
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(backup.made_at))
-        name = f"{moment}-{digest_of(data)[:SHOWN_DIGITS]}"
+        name = f"{self._moment(backup):{MOMENT}}-{digest_of(data)[:SHOWN_DIGITS]}"
         write_file_durably(self._manifests / f"{name}.json", data)
         return Backup.from_bytes(name, data)
+
+    def _moment(self, backup: Backup) -> datetime:
+        """When it was made, but after all that are there: names tell the order, also when the clock was set back."""
+        made = datetime.fromtimestamp(backup.made_at, UTC)
+        latest = max((_moment_of(name) for name in self.names()), default=made - TICK)
+        return max(made, latest + TICK)
 
     def open(self, name: str | None = None) -> Backup:
         """A backup by name, or the newest. Missing if there is none; Broken if its manifest is damaged."""
@@ -125,6 +132,13 @@ class BackupFolder:
             return Backup.from_bytes(wanted, data)
         except (ValueError, TypeError, KeyError) as error:
             raise _damaged(wanted, f"it cannot be read: {error}") from error
+
+
+def _moment_of(name: str) -> datetime:
+    try:
+        return datetime.strptime(name.partition("-")[0], MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)  # no name of ours
 
 
 def _damaged(name: str, why: str) -> Broken:

@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def test_what_is_added_is_read_back_by_name_or_as_the_newest(folder):
-    later, sooner = folder.add(made(2e9, left_out=("secret",))), folder.add(made(1e9))
+    sooner, later = folder.add(made(1e9)), folder.add(made(2e9, left_out=("secret",)))
     assert folder.names() == [sooner.name, later.name]
     assert folder.open() == folder.open(later.name) == folder.open(f"{later.name}.json") == later
     assert folder.open(sooner.name).made_at == 1e9
@@ -36,9 +36,13 @@ def test_what_is_added_is_read_back_by_name_or_as_the_newest(folder):
     assert len(folder.names()) == 2
 
 
-def test_the_same_backup_twice_is_one(folder):
-    assert folder.add(made(1e9)) == folder.add(made(1e9))
-    assert len(folder.names()) == 1
+def test_the_newest_is_the_last_made_within_a_second_and_when_the_clock_was_set_back(folder):
+    added = [folder.add(made(at)).name for at in (2e9, 2e9, 2e9 + 1e-5, 1e9, 2e9 + 1)]
+    assert folder.names() == added
+    assert folder.open().name == added[-1]
+    assert folder.open(added[3]).made_at == 1e9
+    (folder.path / "backups" / "mine.json").write_text("{}")
+    assert folder.add(made(2e9 + 2)).name == folder.names()[-2]
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data.replace(b'"album":1', b'"album":2')])
