@@ -21,7 +21,7 @@ demo: $(STAMP)
 	$(BIN)/python demo.py $(if $(DEMO),"$(DEMO)")
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
