@@ -27,6 +27,7 @@ SCRIPT = textwrap.dedent(
     """
     import os, socket, sys, time
     from relens.errors import BadInput, Broken
+    from relens.serving import Description
     from relens.serving.process import serve
     from relens.values import PictureInfo, Recognition
 
@@ -50,6 +51,8 @@ SCRIPT = textwrap.dedent(
             elif word == b"fault":
                 raise ZeroDivisionError("oops")
             info = PictureInfo(str(len(question.data)), os.getpid(), 1)
+            if question.use == "describe":
+                return Description(Lens.digest, info, (), {}, {})
             return Recognition(question.release, "r", info, (), {})
 
     def start():
@@ -72,8 +75,8 @@ def engines():
     made.close()
 
 
-def ask(engines: Engines, data: bytes, *, lens: str = "lens", timeout_s: float = 30.0):
-    return engines.ask(lens, Question("recognize", "release-1", data, timeout_s=timeout_s))
+def ask(engines: Engines, data: bytes, *, lens: str = "lens", timeout_s: float = 30.0, use="recognize"):
+    return engines.ask(lens, Question(use, "release-1", data, timeout_s=timeout_s))
 
 
 def test_an_engine_is_started_when_it_is_first_asked_and_answers_under_the_release(engines):
@@ -152,6 +155,15 @@ def test_a_full_queue_refuses_and_an_expired_question_is_never_run(engines, tmp_
         assert busy.result()
         assert waiting.result()
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_enrolment_waits_for_no_search(engines):
+    ask(engines, b"x")
+    with ThreadPoolExecutor(3) as pool:
+        busy = [pool.submit(ask, engines, b"sleep 1.5") for _ in range(3)]
+        assert ask(engines, b"new", use="describe").picture.sha256 == "3"
+        assert not any(one.done() for one in busy)
+        assert all(one.result() for one in busy)
 
 
 def test_an_engine_that_does_not_read_is_replaced(engines, monkeypatch):
