@@ -26,7 +26,7 @@ from relens.serving.questions import Question, error_to_header, pack_answer, rec
 log = structlog.get_logger(__name__)
 
 YIELDING = 10
-"""Added niceness of the threads that answer questions: beside 50 searches a second on two cores an enrolment takes 48 ms
+"""Added niceness of the threads that answer questions: beside 50 searches a second an enrolment takes 48 ms on two cores
 at the 99th percentile instead of 56, and a search no longer than before."""
 
 
