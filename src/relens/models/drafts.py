@@ -68,7 +68,7 @@ def draft_model(source: Path, wish: Wish, *, called: str = "") -> Draft:
         raise Missing("models.no-file", f"there is no {source}", hint="name a model's file, a folder, or an address")
     called = called or source.name
     if wish.infer:
-        return _inferred(_read(source), wish, called)
+        return _inferred(_read(source), wish, called, source.parent)
     card_file = wish.card or _card_beside(source)
     if card_file is None:
         raise BadInput(
@@ -80,6 +80,8 @@ def draft_model(source: Path, wish: Wish, *, called: str = "") -> Draft:
     numbered = wish.version is not None or "version" in given
     card = _wished({"name": default_name(called), "version": 1} | given, wish)
     files = _folder(source) if source.is_dir() else {card.file: _read(source)}
+    if card.format == "onnx" and card.file in files:
+        files = _in_one(files, card, (source / card.file if source.is_dir() else source).parent)
     if wish.labels is not None and card.labels is not None:
         files[card.labels] = _labels(wish.labels)
     files |= {name: _found(name, card_file, source) for name in card.files if name not in files}
@@ -102,10 +104,21 @@ def default_name(called: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "model"
 
 
-def _inferred(data: bytes, wish: Wish, called: str) -> Draft:
+def _in_one(files: Mapping[str, bytes], card: Card, folder: Path) -> dict[str, bytes]:
+    """Files of a model, with weights that lie beside it within it."""
     # The onnx package takes half a second to import, which only models that come in should pay for.
-    from relens.models.infer import infer_card  # noqa: PLC0415
+    from relens.models.onnxfile import with_weights  # noqa: PLC0415
 
+    whole, elsewhere = with_weights(files[card.file], folder)
+    inside = {(Path(card.file).parent / name).as_posix() for name in elsewhere} - set(card.files)
+    return {name: data for name, data in files.items() if name not in inside} | {card.file: whole}
+
+
+def _inferred(data: bytes, wish: Wish, called: str, folder: Path) -> Draft:
+    from relens.models.infer import infer_card  # noqa: PLC0415 - as above
+    from relens.models.onnxfile import with_weights  # noqa: PLC0415 - as above
+
+    data, _elsewhere = with_weights(data, folder)
     names = None if wish.labels is None else read_labels(_read(wish.labels), source=str(wish.labels))
     name = wish.name or default_name(called)
     inferred = infer_card(data, name=name, version=wish.version or 1, labels=names)

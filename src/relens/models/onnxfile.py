@@ -9,6 +9,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,18 +86,10 @@ class OnnxFile:
 
 def read_onnx(data: bytes) -> OnnxFile:
     """What an ONNX file says. BadInput, naming what it is instead, if it is none."""
-    _require_onnx(data)
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:  # the library's errors have no common root
-        raise _no_onnx("its bytes do not follow the format") from error
-    if not model.graph.node or not model.graph.output:
-        raise _no_onnx("it has no operations or no outputs")
-    if any(weight.data_location == TensorProto.EXTERNAL for weight in model.graph.initializer):
-        raise BadInput(
-            "models.external-weights",
-            "the file's weights are in other files beside it",
-            hint="save it as one file: onnx.save(onnx.load(path), path), which works up to 2 GB",
+    model = _load(data)
+    if elsewhere := _elsewhere(model):
+        raise _lies_elsewhere(
+            f"weights are in other files ({', '.join(sorted(elsewhere))}), which did not come with it"
         )
     graph = _with_shapes(model).graph
     weights = {weight.name for weight in graph.initializer}
@@ -110,6 +103,60 @@ def read_onnx(data: bytes) -> OnnxFile:
         ends={given.name: frozenset(_end(given.name, makers)) for given in graph.output},
         normalises=_normalises(graph, weights),
         operations=Counter(node.op_type for node in graph.node),
+    )
+
+
+def with_weights(data: bytes, folder: Path) -> tuple[bytes, frozenset[str]]:
+    """An ONNX file with the weights that lie in other files of its folder, and those files by relative name.
+
+    Exporters put weights elsewhere above some size, newer ones always. A file that holds its own comes back as it is.
+    BadInput if another file is not there, lies outside of the folder, or is shorter than is said, or if all together
+    are more than such a file may hold (2 GB), or if it is no ONNX file.
+    """
+    model = _load(data)
+    elsewhere = _elsewhere(model)
+    if not elsewhere:
+        return data, elsewhere
+    for name in sorted(elsewhere):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise _lies_elsewhere(f"weights are said to be in {name}, outside of its folder")
+        if not path.is_file():
+            raise _lies_elsewhere(f"weights are in {name}, which is not there")
+    try:
+        onnx.load_external_data_for_model(model, str(folder))
+        return model.SerializeToString(deterministic=True), elsewhere
+    except Exception as error:  # the library's errors have no common root
+        raise _lies_elsewhere(f"weights in {', '.join(sorted(elsewhere))} cannot be read: {error}") from error
+
+
+def _load(data: bytes) -> onnx.ModelProto:
+    _require_onnx(data)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # the library's errors have no common root
+        raise _no_onnx("its bytes do not follow the format") from error
+    if not model.graph.node or not model.graph.output:
+        raise _no_onnx("it has no operations or no outputs")
+    return model
+
+
+def _elsewhere(model: onnx.ModelProto) -> frozenset[str]:
+    """The files, beside its own, in which a model's weights lie."""
+    return frozenset(
+        entry.value
+        for weight in model.graph.initializer
+        if weight.data_location == TensorProto.EXTERNAL
+        for entry in weight.external_data
+        if entry.key == "location"
+    )
+
+
+def _lies_elsewhere(what: str) -> BadInput:
+    return BadInput(
+        "models.external-weights",
+        f"the model's {what}",
+        hint="name the file where all of its files lie, or save it as one: onnx.save(onnx.load(path), path)",
     )
 
 

@@ -1,7 +1,9 @@
 """Drafts: small rules of how files and wishes become cards."""
 
+import onnx
 import pytest
 import yaml
+from onnx import numpy_helper
 
 from relens.errors import BadInput
 from relens.models.drafts import Wish, default_name, draft_model
@@ -83,3 +85,62 @@ def test_a_card_that_is_no_yaml_is_refused(tmp_path, text):
     with pytest.raises(BadInput) as caught:
         draft_model(tmp_path / "model.onnx", Wish(card=tmp_path / "card.yaml"))
     assert caught.value.code == "models.bad-card"
+
+
+# -- weights in files of their own ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """A model as exporters write large ones: the graph in one file, its weights in another."""
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    model = onnx.load_model_from_string(networks.embedder())
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    return folder
+
+
+def test_weights_that_lie_beside_a_model_are_taken_into_it(apart):
+    whole = draft_model(apart / "model.onnx", Wish(infer=True)).files["model.onnx"]
+    expected = {one.name: numpy_helper.to_array(one) for one in _weights(networks.embedder())}
+    found = {one.name: numpy_helper.to_array(one) for one in _weights(whole)}
+    assert found.keys() == expected.keys()
+    assert all((found[name] == expected[name]).all() for name in found)
+
+
+def test_of_a_folder_they_are_not_kept_twice(apart):
+    card = draft_model(apart / "model.onnx", Wish(infer=True)).card
+    (apart / "card.yaml").write_text(yaml.safe_dump(card.to_json()))
+    files = draft_model(apart, Wish()).files
+    assert set(files) == {"model.onnx"}
+    assert draft_model(apart / "model.onnx", Wish(card=apart / "card.yaml")).files == files
+
+
+def _lead_out(folder):
+    (folder / "model.onnx.data").rename(folder.parent / "secret")
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    for weight in model.graph.initializer:
+        for entry in weight.external_data:
+            if entry.key == "location":
+                entry.value = "../secret"
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "model.onnx.data").unlink(), "model.onnx.data, which is not there"),
+        (lambda folder: (folder / "model.onnx.data").write_bytes(b"short"), "cannot be read"),
+        (_lead_out, "outside of its folder"),
+    ],
+)
+def test_weights_that_are_lost_cut_off_or_elsewhere_are_named(apart, spoil, said):
+    spoil(apart)
+    with pytest.raises(BadInput) as caught:
+        draft_model(apart / "model.onnx", Wish(infer=True))
+    assert caught.value.code == "models.external-weights"
+    assert said in caught.value.message
+
+
+def _weights(data):
+    return onnx.load_model_from_string(data).graph.initializer

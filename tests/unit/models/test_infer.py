@@ -221,7 +221,8 @@ def test_half_a_file_is_no_model(make):
 
 def test_weights_in_other_files_are_refused_with_the_way_out(make):
     model = onnx.load_model_from_string(make({"vector": ("n", 16)}))
-    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "weights.bin")
     with pytest.raises(BadInput) as caught:
         read_onnx(model.SerializeToString())
     assert caught.value.code == "models.external-weights"
+    assert "weights.bin" in caught.value.message
