@@ -144,7 +144,7 @@ def test_items_of_pictures_in_which_nothing_is_found_come_last_and_without_an_id
 def test_the_items_of_an_export_can_be_imported_again(home, local, folder, tmp_path):
     local.enrol(draw(1), gallery="album", item={"id": "also a", "uri": (folder / "a.jpg").as_uri(), "shop": "north"})
     (folder / "c.jpg").write_bytes(draw(3))
-    local.change_item("album", "c", {"uri": (folder / "c.jpg").as_uri()})
+    local.change_item("album", "c", {"uri": (folder / "c.jpg").as_uri(), "off_shelf": True})
     _, rows = export(local)
     listing = tmp_path / "listing.jsonl"
     listing.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for row in rows for item in row["items"]))

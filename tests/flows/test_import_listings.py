@@ -163,6 +163,21 @@ def test_a_day_that_a_listing_corrects_is_taken_over(home, folder):
     assert home.search(draw(2))[0].items[0]["day"] == "2025-04-04"
 
 
+@pytest.mark.parametrize("write", [write_csv, write_jsonl])
+def test_a_listing_takes_items_off_the_shelf_and_puts_them_back(home, folder, write):
+    def shelf(*flags):
+        lines = [{"uri": name, "id": name, "off_shelf": flag} for name, flag in zip("abc", flags, strict=True)]
+        plan = home.run(write(folder / f"listing{'.csv' if write is write_csv else '.jsonl'}", lines))
+        items = {name: home.local().item("album", name).get("off_shelf", False) for name in "abc"}
+        return items, [one["entry"] for one in plan.get("quarantine", [])]
+
+    fill(folder, {name: seed for seed, name in enumerate("abc", 1)})
+    true, false = ("true", "no") if write is write_csv else (True, False)
+    assert shelf(true, false, None) == ({"a": True, "b": False, "c": False}, [])
+    assert shelf(None, true, "perhaps") == ({"a": True, "b": True, "c": False}, ["line-3"])
+    assert shelf(false, None, true) == ({"a": False, "b": True, "c": True}, [])
+
+
 # -- what listings of strangers hold --------------------------------------------------------------------------------
 
 GOOD_AFTER_ALL = {

@@ -1,7 +1,8 @@
 """Listings: what an import is asked to take in, normalised into one blob of JSON lines that never changes.
 
-From a folder, or from CSV or JSONL with `uri`, `id`, `title`, `price`, `shop`, `day` and free columns. A line that
-cannot be used stays in the listing with its reason, so that it is accounted for. Where they come from: `sources`.
+From a folder, or from CSV or JSONL with `uri`, `id`, `title`, `price`, `shop`, `day`, `off_shelf` and free columns. A
+line that cannot be used stays in the listing with its reason, so that it is accounted for. Where they come from:
+`sources`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from relens.errors import BadInput
 from relens.store import Blobs
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-KNOWN = ("uri", "id", "title", "price", "shop", "day")
+KNOWN = ("uri", "id", "title", "price", "shop", "day", "off_shelf")
+FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 SURROGATE = 0xDC00
 MAX_ROW_LINES = 20
@@ -54,6 +56,7 @@ class Entry:
     price: float | None = None
     shop: str | None = None
     day: str | None = None
+    off_shelf: bool | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
     drop: str | None = None
@@ -252,6 +255,7 @@ def entry_of(number: int, given: Mapping[str, Any], base: Base = ROOT) -> Entry:
             price=_price(given.get("price")),
             shop=None if given.get("shop") is None else _text(given["shop"]),
             day=_day(given.get("day")),
+            off_shelf=_flag(given.get("off_shelf")),
             data=_clean({name: value for name, value in given.items() if name not in KNOWN}),
         )
     except _BadLineError as problem:
@@ -289,6 +293,13 @@ def _day(value: object) -> str | None:
     except ValueError:
         pass
     raise _BadLineError(f"day {value!r} is not like 2026-01-31")
+
+
+def _flag(value: object) -> bool | None:
+    flag = None if value is None else FLAGS.get(str(value).lower())
+    if flag is None and value is not None:
+        raise _BadLineError(f"off_shelf {value!r} is neither true nor false")
+    return flag
 
 
 def _clean(value: Any, depth: int = 0) -> Any:

@@ -354,7 +354,9 @@ class _Commit:
     ) -> None:
         shown = [(items[n], ids[one.sha256]) for n, one in sorted(final.items()) if isinstance(one, Held | Made)]
         undated = {entry.id for entry in entries if entry.day is None}
-        stage_items(self.tx, self.plan.need_gallery, self.plan.id, shown, undated=undated)
+        unflagged = {entry.id for entry in entries if entry.off_shelf is None}
+        gallery, plan = self.plan.need_gallery, self.plan.id
+        stage_items(self.tx, gallery, plan, shown, undated=undated, unflagged=unflagged)
 
 
 def _made(outcomes: dict[int, Outcome]) -> list[Made]:
@@ -421,6 +423,7 @@ def _item(entry: Entry, day: str) -> Item:
         price=entry.price,
         shop=entry.shop,
         data=entry.data,
+        off_shelf=bool(entry.off_shelf),
     )
 
 

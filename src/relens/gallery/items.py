@@ -85,11 +85,17 @@ def _row(item: Item, picture: int) -> dict[str, Any]:
 
 
 def stage_items(
-    tx: Tx, gallery: int, plan: int, shown: Sequence[tuple[Item, int]], *, undated: Collection[str] = ()
+    tx: Tx,
+    gallery: int,
+    plan: int,
+    shown: Sequence[tuple[Item, int]],
+    *,
+    undated: Collection[str] = (),
+    unflagged: Collection[str] = (),
 ) -> None:
     """Write down what a plan says of items, with the pictures that they show: only what differs from what is there.
 
-    Items whose key is in `undated` keep the day that they have; an item that exists keeps its place off the shelf.
+    Items whose key is in `undated` keep the day that they have, those in `unflagged` their place on or off the shelf.
     """
     for some in batches(shown):
         query = sa.select(items).where(items.c.gallery == gallery, items.c.key.in_([item.key for item, _ in some]))
@@ -97,11 +103,11 @@ def stage_items(
         staged = []
         for item, picture in some:
             row = _row(item, picture)
-            del row["off_shelf"]
             old = before.get(item.key)
-            kept = {"day"} if item.key in undated else set()
-            if old is None or any(old[name] != value for name, value in row.items() if name not in kept):
-                staged.append(row | {"plan": plan, "undated": item.key in undated, "off_shelf": None})
+            kept = {"day": item.key in undated, "off_shelf": item.key in unflagged}
+            if old is None or any(old[name] != value for name, value in row.items() if not kept.get(name)):
+                flag = None if kept["off_shelf"] else item.off_shelf
+                staged.append(row | {"plan": plan, "undated": kept["day"], "off_shelf": flag})
         if staged:
             tx.execute(sa.insert(staged_items), staged)
 

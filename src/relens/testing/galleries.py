@@ -296,6 +296,7 @@ class ItemContract:
             replace(before, shop="s"),
             replace(before, day=OTHER_DAY),
             replace(before, data={"c": 1}),
+            replace(before, off_shelf=True),
         ]
         with catalog.begin() as tx:
             gallery, plan = start(tx)
@@ -318,16 +319,21 @@ class ItemContract:
             apply(tx, gallery, plan, *later)
             assert [(item.key, item.day) for item in read_items(tx)] == [("new", OTHER_DAY), ("old", OTHER_DAY)]
 
-    def test_an_item_that_is_off_the_shelf_stays_so_through_an_import(self, catalog: Catalog) -> None:
+    def test_an_item_stays_off_the_shelf_until_something_else_is_said(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
             gallery, plan = start(tx)
             picture = picture_ids(tx, gallery, plan, "one")["one"]
             items_.put_item(tx, gallery.id, replace(an_item("a"), off_shelf=True), picture, NOW)
-            apply(tx, gallery, plan, (an_item("a", title="new"), picture), (an_item("b"), picture))
+            said = [(an_item("a", title="new"), picture), (an_item("b"), picture)]
+            items_.stage_items(tx, gallery.id, plan, said, unflagged={"a", "b"})
+            items_.apply_items(tx, gallery.id, plan, 2, NOW + 1)
             assert [(item.key, item.title, item.off_shelf) for item in read_items(tx)] == [
                 ("a", "new", True),
                 ("b", None, False),
             ]
+            apply(tx, gallery, plan, (replace(an_item("a"), off_shelf=False), picture))
+            apply(tx, gallery, plan, (replace(an_item("b"), off_shelf=True), picture))
+            assert [(item.key, item.off_shelf) for item in read_items(tx)] == [("a", False), ("b", True)]
 
     def test_items_of_two_galleries_do_not_meet(self, catalog: Catalog) -> None:
         with catalog.begin() as tx:
