@@ -18,7 +18,8 @@ from relens.values import Box, Detection, Floats
 from relens.vision.boxes import nms
 
 MOST_CANDIDATES = 5000
-"""Findings that are compared with each other, the strongest: more cost seconds and change nothing that is kept."""
+"""Findings that are compared with each other, the strongest, or twice as many as are asked for if that is more. Others
+cost seconds and change nothing that is kept."""
 
 LEAST_SIDE = 1e-5
 """Share of the picture's side: what is smaller, as what lies outside the picture, is nothing."""
@@ -104,8 +105,8 @@ def detections_of(
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is left out
         found = _raw(outputs, decode)
         places = np.flatnonzero(found.scores >= min_score)
-        if len(places) > MOST_CANDIDATES:
-            places = np.sort(places[np.argsort(-found.scores[places], kind="stable")[:MOST_CANDIDATES]])
+        if len(places) > (most := max(MOST_CANDIDATES, 2 * max_objects)):
+            places = np.sort(places[np.argsort(-found.scores[places], kind="stable")[:most]])
         shares = _in_picture(found, decode, places, input_size, placed)
     boxes, points = shares[:, :4], shares[:, 4:]
     real = ((boxes[:, 2:] - boxes[:, :2]) > LEAST_SIDE).all(axis=1)  # not those with a number that is not finite

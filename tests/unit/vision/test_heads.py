@@ -232,3 +232,14 @@ def test_a_regressor_gives_a_number_in_its_unit():
     assert softly == pytest.approx([14, 13])
     with pytest.raises(Broken, match="one number"):
         value_of(bins, {"kind": "value"})
+
+
+def test_as_many_are_kept_as_are_asked_for():
+    count = 6000
+    left = np.arange(count, dtype=np.float32) * 2
+    boxes = np.stack([left, 0 * left, left + 1, 0 * left + 8], axis=1)
+    outputs = {"boxes": boxes[None], "scores": np.full((1, count), 0.9, np.float32)}
+    decode = {"kind": "boxes", "box": "xyxy", "units": "pixels"}
+    size = (2 * count, 8)
+    found = read(outputs, decode, input_size=size, placed=(0, 0, *size), max_objects=5500)
+    assert len(found) == 5500
