@@ -87,18 +87,27 @@ class Client:
         hints      for the recipe's rules of ranking, like "text=red shoe", "price=20"
         threshold  cosine under which nothing matches, instead of the recipe's
         """
-        given = {"gallery": gallery, "k": str(k), "category": category, "label": label, "days": days}
-        asked: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        asked |= {name: list(values) for name, values in (("item", items), ("hint", hints)) if values}
-        if off_shelf:
-            asked["off_shelf"] = "true"
+        asked = {"gallery": gallery, "k": str(k)} | _narrowed(category, label, days, items, off_shelf)
+        if hints:
+            asked["hint"] = list(hints)
         if threshold is not None:
             asked["threshold"] = str(threshold)
         return self._ask("search", image, asked, SearchAnswer.from_json)
 
-    def search_text(self, text: str, *, gallery: str, k: int = 10) -> TextAnswer:
-        """The `k` objects of a gallery in which all of these words were read, best first."""
-        asked = {"gallery": gallery, "text": text, "k": str(k)}
+    def search_text(
+        self,
+        text: str,
+        *,
+        gallery: str,
+        k: int = 10,
+        category: str | None = None,
+        label: str | None = None,
+        days: str | None = None,
+        items: Sequence[str] = (),
+        off_shelf: bool = False,
+    ) -> TextAnswer:
+        """The `k` objects of a gallery in which all of these words were read, best first; narrowed like a search."""
+        asked = {"gallery": gallery, "text": text, "k": str(k)} | _narrowed(category, label, days, items, off_shelf)
         return TextAnswer.from_json(self._succeed("GET", "/v1/search/text", params=asked).json())
 
     def drawn(self, image: Image, *, recipe: str = "photos", include: Sequence[str] = ()) -> bytes:
@@ -305,6 +314,15 @@ def _item_path(gallery: str, key: str) -> str:
 def _said(value: Any) -> str:
     """A column of an item as a field of a form."""
     return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _narrowed(
+    category: str | None, label: str | None, days: str | None, items: Sequence[str], off_shelf: bool
+) -> dict[str, Any]:
+    """What a search is narrowed by, as parameters of its address."""
+    given: dict[str, Any] = {"category": category, "label": label, "days": days, "item": list(items) or None}
+    given["off_shelf"] = "true" if off_shelf else None
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _text(value: str) -> str:

@@ -45,6 +45,7 @@ def full(home, folder):
     """A home with a gallery that was imported into twice."""
     home.run(fill(folder, FILES))
     home.run(fill(folder, {"h.jpg": 9, "i.jpg": 10}))
+    home.local().set_threshold("album", 0.5)
     return home
 
 

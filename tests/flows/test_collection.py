@@ -21,7 +21,7 @@ from relens.jobs import Worker, leases, pins, this_host, this_worker
 from relens.store import Catalog, LocalBlobs
 from relens.store.blobs import _LocalWriter
 from relens.store.schema import blobs as blob_rows
-from relens.store.schema import crops, galleries, objects, packs, pictures, plans, segments, views
+from relens.store.schema import crops, galleries, objects, packs, pictures, plans, segments, thresholds, views
 from relens.store.schema import pins as pin_rows
 from relens.testing.homes import DummyHome, fill
 from relens.testing.stores import KEY, SECRET, s3_server
@@ -113,13 +113,14 @@ def test_of_a_removed_gallery_nothing_is_left_but_that_its_ids_are_gone(full, fo
     full.run(folder, gallery="zoo")
     before, shared = answers(full), full.contents("zoo")
     one = shared[0]["id"]
+    full.local().set_threshold("zoo", 0.5)
     full.local().remove_gallery("zoo")
     assert collect(full, Rules()).galleries == 0
     result = collect(full)
     assert (result.galleries, result.objects) == (1, len(shared))
     with full.local().parts.catalog.read() as tx:
         gallery = tx.execute(sa.select(galleries.c.id).where(galleries.c.name == "zoo")).scalar_one()
-        for table in (pictures, objects, views, segments):
+        for table in (pictures, objects, views, segments, thresholds):
             assert not tx.execute(sa.select(table).where(table.c.gallery == gallery)).all()
     assert {row.shard for row in rows(full, crops.c.shard)} < known(full)
     with pytest.raises(Missing) as caught:

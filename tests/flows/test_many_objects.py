@@ -354,6 +354,25 @@ def test_rules_put_what_was_found_in_another_order_before_the_best_are_taken(str
         assert found.matched is True
 
 
+def test_a_threshold_of_the_gallery_goes_before_the_recipes_for_all_categories_of_its_space(street, folder):
+    street.write_street(RANKED.replace("threshold: 0.9", "threshold: -1"))
+    street.run(fill(folder, {"a.png": cells(RED, GREEN, seed=1)}), recipe="street")
+    local = street.local()
+
+    def matched():
+        return [found.matched for found in local.search(cells(RED, GREEN, seed=2), gallery="album").objects]
+
+    shown = local.gallery("album")["thresholds"]
+    assert set(shown.values()) == {-1}
+    assert matched() == [True, True]
+    assert local.set_threshold("album", 1.0, category=next(iter(shown)))["thresholds"] == dict.fromkeys(shown, 1.0)
+    assert matched() == [False, False]
+    local.set_threshold("album", None, category=next(iter(shown)))
+    assert matched() == [True, True]
+    with pytest.raises(BadInput):
+        local.set_threshold("album", 0.5)
+
+
 def test_nothing_matches_when_the_best_is_under_the_threshold(street, folder):
     street.write_street(RANKED)
     street.run(fill(folder, {"a.png": cells(RED, seed=1)}), recipe="street")
@@ -386,6 +405,18 @@ def test_a_recipe_of_scores_alone_is_imported_and_told(street, folder):
     assert local.gallery("looks")["counts"]["objects"] == 1
     [found] = local.search(cells(RED), gallery="looks").objects
     assert found.matches == ()
+
+
+def test_what_was_enrolled_just_now_is_a_duplicate_until_it_is_deleted(street, folder):
+    street.write_street(RECIPE.replace("margin: 0.2", "margin: 0") + "filters:\n  - duplicate: {min_cosine: 0.9999}\n")
+    local = street.local()
+    local.create_gallery("album", recipe="street")
+    enrolled = local.enrol(cells(RED, GREEN, seed=1), gallery="album")
+    first = street.run(fill(folder, {"a.png": cells(RED, BLUE, seed=1), "b.png": cells(RED, seed=2)}), recipe="street")
+    assert books(first)["seal"] == (2, 1, {"duplicate": 1}, 0, 1)
+    local.delete("album", pictures=[enrolled.picture])
+    second = street.run(fill(folder, {"c.png": cells(RED, DARK, BLUE, seed=1)}), recipe="street")
+    assert books(second)["seal"] == (1, 1, {}, 0, 1)
 
 
 def test_what_the_gallery_or_the_import_has_already_is_a_duplicate(street, folder):

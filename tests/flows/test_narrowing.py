@@ -7,6 +7,7 @@ import csv
 import pytest
 import sqlalchemy as sa
 
+from relens.errors import BadInput
 from relens.narrowing import read_hints, read_where
 from relens.store.schema import items
 from relens.testing.homes import fill
@@ -75,6 +76,25 @@ def test_what_is_off_the_shelf_is_no_answer_unless_it_is_asked_for(shop):
     everything = local.search(draw(5), gallery="album", k=5, where=read_where(off_shelf=True))
     assert numbers(everything) == whole[:5]
     assert everything.objects[0].matches[0].items[0]["off_shelf"] is True
+
+
+def test_a_gallery_has_a_threshold_of_its_own_from_the_next_answer_on(shop):
+    local = shop.local()
+
+    def matched(**asked):
+        return local.search(draw(999), gallery="album", k=2, **asked).objects[0].matched
+
+    assert matched() is None
+    assert local.set_threshold("album", 0.9999)["thresholds"] == {"all": 0.9999}
+    assert matched() is False
+    assert matched(threshold=-0.5) is True
+    assert local.set_threshold("album", -1.0, category="all")["thresholds"] == {"all": -1.0}
+    assert matched() is True
+    assert local.set_threshold("album", None)["thresholds"] == {}
+    assert matched() is None
+    for wrong in ({"threshold": 2.0}, {"threshold": 0.5, "category": "cars"}):
+        with pytest.raises(BadInput):
+            local.set_threshold("album", **wrong)
 
 
 @pytest.mark.parametrize(("threshold", "matched"), [(None, None), (-0.5, True), (0.9999, False)])

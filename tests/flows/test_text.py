@@ -15,6 +15,7 @@ from PIL import Image
 
 from relens.errors import BadInput
 from relens.models import Card
+from relens.narrowing import read_where
 from relens.recipes import built_in
 from relens.testing.homes import books, fill
 from relens.values import Preprocessing, canonical_json
@@ -170,6 +171,15 @@ def test_what_was_read_is_found_by_its_words(reading, folder):
     assert [match.items[0]["id"] for match in found.matches] == ["two.png", "one.png"]
     assert [match.text for match in local.search_text('"ab ba"', gallery="album").matches] == ["ab ba"]
     assert local.search_text("abba", gallery="album").matches == ()
+    with pytest.raises(BadInput):
+        local.search_text("?!", gallery="album")
+    two = read_where(items=["id=two.png"])
+    assert [match.text for match in local.search_text("BA", gallery="album", where=two).matches] == ["ba"]
+    local.change_item("album", "two.png", {"off_shelf": True})
+    assert [match.text for match in local.search_text("BA", gallery="album").matches] == ["ab ba"]
+    assert len(local.search_text("BA", gallery="album", where=read_where(off_shelf=True)).matches) == 2
+    assert local.search_text("BA", gallery="album", where=read_where(days="..2020-01-01")).matches == ()
+    assert local.search_text("BA", gallery="album", where=read_where(category="other")).matches == ()
     with pytest.raises(BadInput):
         local.search_text("?!", gallery="album")
     [nothing] = local.search(page((40, 100, "ba")), gallery="album").objects

@@ -1,19 +1,20 @@
 """Near-identical objects: of those whose vectors are as good as the same, the first one stays.
 
-What a plan has staged is compared with what the gallery's newest view holds in the same category, and with what the
-plan itself brought before. Every pair is compared exactly; it is asked for by the recipe's filter `duplicate`.
+What a plan has staged is compared with what the gallery shows in the same category, in its newest view and in its tail,
+and with what the plan itself brought before. Every pair is compared exactly; it is asked for by the recipe's filter
+`duplicate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relens.recipes import Lens
 from relens.values import Floats
-from relens.vectors import Ids, Segment
+from relens.vectors import Ids
 
 CHUNK_ROWS = 1 << 14
 """Rows of the gallery that are compared with a batch at a time: 256 MB of cosines with 4096 of them."""
@@ -26,23 +27,22 @@ def least_cosine(lens: Lens) -> float | None:
 
 
 def find_doubles(
-    staged: Iterable[tuple[Ids, Floats]], held: Sequence[Segment], dead: Mapping[str, Ids], least: float
+    staged: Iterable[tuple[Ids, Floats]], held: Sequence[tuple[Ids, Floats]], dead: Ids, least: float
 ) -> Ids:
     """Ids of staged objects that are doubles, increasing.
 
     staged  batches of ids with their unit vectors, in the order in which the first stays
-    held    segments of the same space that were there before; what is `dead` in them does not count
+    held    ids and unit vectors of the same space that were there before; those that are `dead` do not count
     """
     kept: list[Floats] = []
     doubles: list[Ids] = []
-    living = [np.flatnonzero(~np.isin(one.ids, dead.get(one.digest, ()))) for one in held]
+    living = [np.flatnonzero(~np.isin(before, dead)) for before, _ in held]
     for ids, vectors in staged:
         double: NDArray[np.bool_] = np.zeros(len(ids), bool)
-        for segment, rows in zip(held, living, strict=True):
+        for (_, others), rows in zip(held, living, strict=True):
             for start in range(0, len(rows), CHUNK_ROWS):
-                np.logical_or(
-                    double, _any_near(vectors, segment.vectors[rows[start : start + CHUNK_ROWS]], least), out=double
-                )
+                near = _any_near(vectors, others[rows[start : start + CHUNK_ROWS]], least)
+                np.logical_or(double, near, out=double)
         for before in kept:
             np.logical_or(double, _any_near(vectors, before, least), out=double)
         np.logical_or(double, _repeats(vectors, ~double, least), out=double)

@@ -18,9 +18,11 @@ from relens import gallery as galleries
 from relens import ledger, releases
 from relens.bulk.doubles import find_doubles, least_cosine
 from relens.bulk.importing import EMBED, SEAL, add_blob
-from relens.gallery import Partition
+from relens.bulk.upkeep import spaces_of
+from relens.gallery import Partition, tail
 from relens.gallery.deleting import bury_living
 from relens.gallery.items import apply_items
+from relens.gallery.tail import TailRow
 from relens.jobs import Claim, Hold, leases, pins, plans
 from relens.jobs.plans import Plan
 from relens.recipes import Lens, Space
@@ -28,6 +30,7 @@ from relens.releases import View
 from relens.store import Blob, Blobs, Catalog, Tx
 from relens.values import Floats
 from relens.vectors import Check, Ids, Manifest, build_segment, check_vectors, open_segment, read_vectors
+from relens.vectors.files import unit_rows
 
 SAMPLE = 32
 """Vectors of each segment that must find themselves."""
@@ -44,6 +47,7 @@ class _Staged:
     as_of: int
     parent: View
     partitions: list[Partition]
+    tail: Sequence[TailRow]
     doubles: Mapping[tuple[str, str], Ids] = field(default_factory=dict)
 
     def living(self, part: Partition) -> int:
@@ -86,27 +90,31 @@ class Sealer:
             plan = plans.get(tx, claim.plan)
             lens = releases.get_lens(tx, plan.need_lens)
             as_of = galleries.by_id(tx, plan.need_gallery).sequence
+            parent = releases.head_of(tx, plan.need_gallery, plan.need_lens)
             return _Staged(
                 plan=plan,
                 lens=lens,
                 as_of=as_of,
-                parent=releases.head_of(tx, plan.need_gallery, plan.need_lens),
+                parent=parent,
                 partitions=galleries.staged_partitions(tx, plan.id, as_of),
+                tail=tail.between(tx, plan.need_gallery, spaces_of(lens), parent.folded_to, as_of),
             )
 
     def _doubles(self, staged: _Staged, hold: Hold, least: float) -> dict[tuple[str, str], Ids]:
         """Near-identical objects by category and day: the gallery, or this plan before them, has their like."""
         gallery = staged.plan.need_gallery
         held = [open_segment(self._blobs, digest, verify=False) for digest in staged.parent.segments]
+        since = min((one.manifest.as_of for one in held), default=staged.parent.folded_to)
         with self._catalog.read() as tx:
-            dead = {one.digest: galleries.dead_since(tx, gallery, one.manifest.as_of, staged.as_of)[0] for one in held}
+            dead = galleries.dead_since(tx, gallery, min(since, staged.parent.folded_to), staged.as_of)[0]
         found: dict[tuple[str, str], Ids] = {}
         for category in sorted({part.category for part in staged.partitions}):
             parts = [part for part in staged.partitions if part.category == category]
             space = staged.space_of(parts[0])
             if space is None:
                 continue
-            before = [one for one in held if one.manifest.category == category]
+            before = [(one.ids, one.vectors) for one in held if one.manifest.category == category]
+            before += _in_tail(staged.tail, category, space)
             of_day: dict[str, list[Ids]] = {}
 
             def batches(
@@ -212,6 +220,13 @@ class Sealer:
             ends_as = "cancelled" if plans.get(tx, plan.id).cancelling else "done"
             plans.end(tx, plan.id, ends_as, now, sequence=sequence, view=view.id)
         leases.finish(tx, claim, now)
+
+
+def _in_tail(rows: Sequence[TailRow], category: str, space: Space) -> list[tuple[Ids, Floats]]:
+    """Ids and vectors of single enrolments that no view holds yet."""
+    found = [row for row in rows if (row.category, row.space) == (category, space.digest)]
+    halves = np.frombuffer(b"".join(row.vector for row in found), "<f2").reshape(len(found), space.dim)
+    return [(np.array([row.object for row in found], np.int64), unit_rows(halves))]
 
 
 def _lines(tx: Tx, staged: _Staged, sequence: int, buried: Mapping[tuple[str, str], int]) -> list[ledger.Line]:

@@ -138,20 +138,47 @@ def create_gallery(
 @app.command("set")
 def set_gallery(
     name: NameArgument,
-    retention: Annotated[str, typer.Option("--retention", help="originals (with crops), crops, or none.")],
+    retention: Annotated[
+        str | None,
+        typer.Option(
+            "--retention", help="What it keeps of pictures from now on: originals (with crops), crops, or none."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", min=-1.0, max=1.0, help="Cosine under which nothing matches from now on."),
+    ] = None,
+    no_threshold: Annotated[
+        bool, typer.Option("--no-threshold", help="The recipe's threshold again, or none.")
+    ] = False,
+    category: Annotated[
+        str | None, typer.Option("--category", help="The category of the threshold. Default: the only one.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Change what a gallery keeps of pictures from now on. What is stored already stays until a purge."""
+    """Change what a gallery keeps of pictures (what is stored stays until a purge), or when nothing matches."""
+    if retention is None and threshold is None and not no_threshold:
+        raise BadInput(
+            "cli.nothing-to-set", "nothing is to be set", hint="say --retention, --threshold or --no-threshold"
+        )
+    if threshold is not None and no_threshold:
+        raise BadInput("cli.bad-options", "--threshold and --no-threshold contradict each other")
     gateway = wiring.open_local(home)
-    before = gateway.gallery(name)["retention"]
-    value = gateway.set_retention(name, retention)
-    show(value, as_json=as_json, text=lambda: f"from now on {name} keeps {retention}")
-    kept = [RETENTIONS.index(one) for one in (before, value["retention"])]
+    before = value = gateway.gallery(name)
+    said = []
+    if threshold is not None or no_threshold:
+        value = gateway.set_threshold(name, threshold, category=category)
+        said.append(f"thresholds of {name}: {_thresholds_text(value)}")
+    if retention is not None:
+        value = gateway.set_retention(name, retention)
+        said.append(f"from now on {name} keeps {retention}")
+    show(value, as_json=as_json, text=lambda: "\n".join(said))
+    kept = [RETENTIONS.index(one["retention"]) for one in (before, value)]
     if kept[1] > kept[0]:
-        say(f"what {name} has stored so far ({before}) stays until it is purged")
+        say(f"what {name} has stored so far ({before['retention']}) stays until it is purged")
     elif kept[1] < kept[0]:
-        say(f"of pictures that are there already, no more is kept than before ({before})")
+        say(f"of pictures that are there already, no more is kept than before ({before['retention']})")
     return DONE
 
 
@@ -332,6 +359,10 @@ def _export(gateway: Gateway, name: str, written: Format, file: BinaryIO, *, vec
     return head | {"rows": rows}
 
 
+def _thresholds_text(gallery: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value:g} for {name}" for name, value in gallery["thresholds"].items()) or "none"
+
+
 def _scores_text(value: Mapping[str, Any]) -> str:
     """Histograms of the kinds of pairs beside each other, by cosine, and the threshold that they suggest."""
     kinds = value["pairs"]
@@ -343,7 +374,8 @@ def _scores_text(value: Mapping[str, Any]) -> str:
         rows.append([f"{low:5.2f}", *bars, "<" if low <= value["threshold"] < high else ""])
     header = ["from", *(f"{kind}: {said['count']}" for kind, said in kinds.items()), ""]
     lines = [f"{value['sampled']} of {value['objects']} objects, pairs of them by cosine", table(rows, header)]
-    return "\n".join([*lines, f"threshold {value['threshold']:.3f}: {value['why']}"])
+    adopt = "`relens gallery set NAME --threshold T` makes one the gallery's own"
+    return "\n".join([*lines, f"threshold {value['threshold']:.3f}: {value['why']}", adopt])
 
 
 def _bar(count: int, counts: Sequence[int]) -> str:

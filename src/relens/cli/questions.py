@@ -65,15 +65,15 @@ def search(
         )
     where = read_where(category=category, label=label, days=days, items=item or (), off_shelf=off_shelf)
     hints = read_hints(hint or ())
-    if text is not None and (where != EVERYTHING or hints != NO_HINTS or threshold is not None or html is not None):
+    if text is not None and (hints != NO_HINTS or threshold is not None or html is not None):
         raise BadInput(
             "cli.not-with-text",
-            "--text takes -k and nothing else: words are not narrowed, ranked or compared",
-            hint="leave the other options out, or search by a picture",
+            "--text takes no --hint, --threshold or --html: words are not ranked or compared",
+            hint="leave these options out, or search by a picture",
         )
     gateway = wiring.open_local(home)
     if text is not None:
-        said = gateway.search_text(text, gallery=gallery, k=k)
+        said = gateway.search_text(text, gallery=gallery, k=k, where=where)
         show(said.to_json(), as_json=as_json, text=lambda: _said_text(said))
         return DONE
     assert picture is not None

@@ -25,6 +25,7 @@ from relens.store.schema import (
     releases,
     segments,
     shelved,
+    thresholds,
     view_indexes,
     view_segments,
     views,
@@ -55,6 +56,7 @@ def delete_doomed(catalog: Catalog, doomed: Doomed) -> None:
     for gallery in sorted(doomed.galleries):
         with catalog.begin() as tx:
             tx.execute(sa.delete(shelved).where(shelved.c.gallery == gallery))
+            tx.execute(sa.delete(thresholds).where(thresholds.c.gallery == gallery))
     _each(catalog, doomed.indexes, _delete_indexes)
     _each(catalog, doomed.quantizers, _delete_quantizers)
     _each(catalog, doomed.segments, _delete_segments)

@@ -20,7 +20,9 @@ from relens.gallery.galleries import (
     lock,
     remove,
     set_retention,
+    set_threshold,
     take_sequence,
+    thresholds_of,
 )
 from relens.gallery.items import Item
 from relens.gallery.reading import (
@@ -77,9 +79,11 @@ __all__ = [
     "picture_of",
     "remove",
     "set_retention",
+    "set_threshold",
     "stage",
     "staged_elsewhere",
     "staged_partitions",
     "staged_vectors",
     "take_sequence",
+    "thresholds_of",
 ]

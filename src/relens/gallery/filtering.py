@@ -24,7 +24,7 @@ def matching(tx: Tx, gallery: int, where: Where, among: Collection[int] | None =
     Category and days are for the caller, who knows where each object lies. Whether objects are deleted, or published
     yet, is not asked.
     """
-    query = sa.select(objects.c.id).where(objects.c.gallery == gallery, *_conditions(where, tx.dialect.name))
+    query = sa.select(objects.c.id).where(objects.c.gallery == gallery, *conditions_of(where, tx.dialect.name))
     if among is None:
         return set(tx.execute(query).scalars())
     found: set[int] = set()
@@ -33,7 +33,8 @@ def matching(tx: Tx, gallery: int, where: Where, among: Collection[int] | None =
     return found
 
 
-def _conditions(where: Where, dialect: str) -> list[sa.ColumnElement[bool]]:
+def conditions_of(where: Where, dialect: str) -> list[sa.ColumnElement[bool]]:
+    """What a row of `objects` must meet for `label`, `items` and `off_shelf` of a condition."""
     shown = items.c.picture == objects.c.picture
     conditions: list[sa.ColumnElement[bool]] = []
     if where.label is not None:

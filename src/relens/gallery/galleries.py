@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from relens.errors import BadInput, Missing
 from relens.gallery.deleting import living, published
 from relens.store import Tx, insert_if_absent
-from relens.store.schema import galleries, items, objects, plans
+from relens.store.schema import galleries, items, objects, plans, thresholds
 
 Retention = Literal["originals", "crops", "none"]
 """What a gallery keeps of pictures: their bytes and the crops, the crops, or nothing but boxes, names and vectors."""
@@ -61,6 +61,19 @@ def create(tx: Tx, name: str, recipe: str, now: float, *, retention: Retention =
 def set_retention(tx: Tx, gallery: int, retention: Retention) -> None:
     """What is to be kept of pictures from now on. Call `lock` first. What is stored already, a purge brings in line."""
     tx.execute(sa.update(galleries).where(galleries.c.id == gallery).values(retention=retention))
+
+
+def set_threshold(tx: Tx, gallery: int, space: str, value: float | None) -> None:
+    """The cosine in a space under which nothing of a gallery matches; None: what its lens says. Call `lock` first."""
+    tx.execute(sa.delete(thresholds).where(thresholds.c.gallery == gallery, thresholds.c.space == space))
+    if value is not None:
+        tx.execute(sa.insert(thresholds).values(gallery=gallery, space=space, value=value))
+
+
+def thresholds_of(tx: Tx, gallery: int) -> dict[str, float]:
+    """Space to the cosine under which nothing of a gallery matches, where somebody has set one."""
+    query = sa.select(thresholds.c.space, thresholds.c.value).where(thresholds.c.gallery == gallery)
+    return {row.space: row.value for row in tx.execute(query)}
 
 
 def find(tx: Tx, name: str) -> Gallery | None:

@@ -15,6 +15,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from relens.errors import BadInput
 from relens.gallery.deleting import living, published
+from relens.gallery.filtering import conditions_of
+from relens.narrowing import Where
 from relens.store import Tx
 from relens.store.schema import objects, plans, texts
 
@@ -23,6 +25,8 @@ LONGEST_TOKEN = 64
 
 MOST_TOKENS = 64
 """In a query."""
+
+ANYWHERE = Where(off_shelf=True)
 
 MOST_RANKED = 1000
 """Of more texts that match, the newest so many are ranked."""
@@ -99,12 +103,15 @@ def add_texts(tx: Tx, gallery: int, rows: Iterable[tuple[int, str]]) -> None:
         tx.execute(insert.on_conflict_do_update(index_elements=[texts.c.object], set_=newer), given)
 
 
-def find_text(tx: Tx, gallery: int, query: str, *, upto_sequence: int, limit: int = 10) -> list[tuple[int, float]]:
+def find_text(
+    tx: Tx, gallery: int, query: str, *, upto_sequence: int, limit: int = 10, where: Where = ANYWHERE
+) -> list[tuple[int, float]]:
     """The objects of a gallery in which all words of a query were read, best first: (object id, score).
 
     query          words in any order; those in double quotes must follow each other
     upto_sequence  only objects that are published by this sequence and not deleted by it
     limit          at most so many
+    where          which objects may answer
 
     A text in which the words of the query follow each other comes first; then, the larger the share of its words that
     are among the query's; then the older object. The score is the mean of both, 0 to 1. Of more than MOST_RANKED texts
@@ -122,12 +129,22 @@ def find_text(tx: Tx, gallery: int, query: str, *, upto_sequence: int, limit: in
             *(spaced.contains(_spaced(phrase)) for phrase in wanted.phrases),
             published(upto_sequence),
             living(upto_sequence),
+            *_narrowed(where, tx.dialect.name),
         )
         .order_by(texts.c.object.desc())
         .limit(MOST_RANKED)
     )
     scored = [(row.object, _score(row.tokens.split(" "), wanted.tokens)) for row in tx.execute(found)]
     return sorted(scored, key=lambda one: (-one[1], one[0]))[:limit]
+
+
+def _narrowed(where: Where, dialect: str) -> list[sa.ColumnElement[bool]]:
+    first, last = where.days
+    conditions = conditions_of(where, dialect)
+    conditions += [] if where.category is None else [objects.c.category == where.category]
+    conditions += [] if first is None else [objects.c.day >= first]
+    conditions += [] if last is None else [objects.c.day <= last]
+    return conditions
 
 
 @dataclass(frozen=True, slots=True)

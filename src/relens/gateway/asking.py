@@ -15,6 +15,7 @@ from relens import releases
 from relens.config import Settings
 from relens.errors import BadInput, Missing, RelensError
 from relens.gallery.texts import find_text
+from relens.gateway.checking import category_of, check_threshold
 from relens.gateway.drawing import draw_answer
 from relens.gateway.likeness import likeness_of
 from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
@@ -64,15 +65,17 @@ class Asking:
         hints      what is known of the thing, for the recipe's rules of ranking
         threshold  cosine under which nothing matches, instead of the recipe's
         """
-        _check_threshold(threshold)
+        check_threshold(threshold)
         timeout_s = self._settings.server.timeout_s
         question = Question("search", "", data, k, timeout_s=timeout_s, where=where, hints=hints, threshold=threshold)
         answer = self._ask_live(gallery, question)
         assert isinstance(answer, SearchAnswer)
         return answer
 
-    def search_text(self, text: str, *, gallery: str, k: int = 10) -> TextAnswer:
+    def search_text(self, text: str, *, gallery: str, k: int = 10, where: Where = EVERYTHING) -> TextAnswer:
         """The `k` objects of a gallery in which all words of the text were read, best first.
+
+        where  which objects may answer; of every category, if none is named
 
         BadInput for a text without a word. Words in double quotes must follow each other.
         """
@@ -81,7 +84,7 @@ class Asking:
         with self._catalog.read() as tx:
             live = releases.point(tx, gallery)
             held = galleries.get(tx, gallery)
-            found = find_text(tx, held.id, text, upto_sequence=live.sequence, limit=k)
+            found = find_text(tx, held.id, text, upto_sequence=live.sequence, limit=k, where=where)
             stored = galleries.describe(tx, [one for one, _ in found])
         matches = tuple(_text_match(stored[one], score) for one, score in found if one in stored)
         return TextAnswer(live.release, live.sequence, gallery, text, matches)
@@ -92,7 +95,7 @@ class Asking:
         BadInput, saying which picture, if one cannot be used or nothing is found in it; also for objects of two
         categories.
         """
-        _check_threshold(threshold)
+        check_threshold(threshold)
         lens = self._book.lens(recipe)
         release = self._recipe_release(lens)
         answers = [self._numbered(number, data, release) for number, data in enumerate((one, other), 1)]
@@ -124,7 +127,7 @@ class Asking:
         with self._catalog.read() as tx:
             live = releases.point(tx, gallery)
             lens = releases.get_lens(tx, live.lens)
-        wanted = _category_of(lens, category)
+        wanted = category_of(lens, category)
         view = Views(self._catalog, self._blobs, lens).see(live.release, live.sequence)
         segments = [segment for segment in view.segments if segment.manifest.category == wanted]
 
@@ -219,23 +222,6 @@ def _strongest(answer: Recognition, number: int) -> FoundObject:
 def _text_match(stored: galleries.StoredObject, score: float) -> TextMatch:
     items = tuple(item.to_json() for item in stored.items)
     return TextMatch(stored.id, score, str(stored.attributes.get("text", "")), stored.box, stored.picture, items)
-
-
-def _category_of(lens: Lens, named: str | None) -> str:
-    known = lens.recipe.categories
-    if named is None and len(known) == 1:
-        return known[0]
-    if named is None or named not in known:
-        what = "which category?" if named is None else f"no object has category {named!r}"
-        raise BadInput("gateway.no-category", what, hint=f"recipe {lens.recipe.name} gives {', '.join(known)}")
-    return named
-
-
-def _check_threshold(threshold: float | None) -> None:
-    if threshold is not None and not -1 <= threshold <= 1:
-        raise BadInput(
-            "gateway.bad-threshold", f"threshold {threshold} is no cosine", hint="give a number from -1 to 1"
-        )
 
 
 def _check_include(include: Sequence[str]) -> None:

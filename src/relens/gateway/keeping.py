@@ -15,6 +15,7 @@ from relens.enrolment import Enrolled, Enroller, check_day
 from relens.enrolment.fields import read_fields
 from relens.errors import BadInput, Conflict
 from relens.gateway import views
+from relens.gateway.checking import category_of, check_threshold
 from relens.recipes import RecipeBook
 from relens.serving import Description, Question
 from relens.store import Blobs, Catalog
@@ -78,6 +79,25 @@ class Keeping:
             galleries.lock(tx, here.id)
             galleries.set_retention(tx, here.id, wanted)
             return views.gallery_json(tx, galleries.get(tx, name))
+
+    def set_threshold(self, name: str, threshold: float | None, *, category: str | None = None) -> dict[str, Any]:
+        """The cosine under which nothing of a gallery matches from now on: the gallery. None: what its recipe says.
+
+        category  one of its recipe's; may be left out if there is only one. Those of one space have one threshold
+
+        It holds for the space that the gallery has now. BadInput for a category that there is not, or without vectors.
+        """
+        check_threshold(threshold)
+        with self._catalog.begin() as tx:
+            here = galleries.get(tx, name)
+            galleries.lock(tx, here.id)
+            lens = releases.live_lens(tx, here)
+            wanted = category_of(lens, category)
+            space = lens.space_of(wanted)
+            if space is None:
+                raise BadInput("gateway.no-vectors", f"objects of category {wanted} have no vectors to compare")
+            galleries.set_threshold(tx, here.id, space.digest, threshold)
+            return views.gallery_json(tx, here)
 
     def enrol(
         self, data: bytes, *, gallery: str, item: Mapping[str, Any] = NOTHING_SAID, allow_empty: bool = False

@@ -10,6 +10,7 @@ from relens.gallery import Gallery, tail
 from relens.jobs import host_name, plans
 from relens.jobs.plans import Plan
 from relens.models import Registered, registry
+from relens.recipes import Lens
 from relens.releases import Release
 from relens.store import Tx
 
@@ -55,8 +56,17 @@ def gallery_json(tx: Tx, gallery: Gallery) -> dict[str, Any]:
         "counts": galleries.count_objects(tx, gallery.id),
         "segments": 0 if release.view is None else len(release.view.segments),
         "retention": gallery.retention,
+        "thresholds": _thresholds(tx, gallery, lens),
         "created_at": gallery.created_at,
     }
+
+
+def _thresholds(tx: Tx, gallery: Gallery, lens: Lens) -> dict[str, float]:
+    """Category to the cosine under which nothing matches: the gallery's own, or else its lens's."""
+    kept, usual = galleries.thresholds_of(tx, gallery.id), lens.thresholds.get("match")
+    spaces = {category: lens.space_of(category) for category in lens.recipe.categories}
+    known = {category: kept.get(space.digest, usual) for category, space in spaces.items() if space is not None}
+    return {category: value for category, value in known.items() if value is not None}
 
 
 def segments_json(tx: Tx, gallery: Gallery) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from relens.gateway import Gateway
 from relens.rest import schemas
 from relens.rest.bodies import pictures_in, read_body
 from relens.rest.failures import described
+from relens.rest.narrowed import Narrowed
 from relens.rest.threads import Threads
 
 TWO_PICTURES_BODY: dict[str, Any] = {
@@ -63,11 +64,13 @@ def add_comparisons(app: FastAPI, gateway: Gateway, threads: Threads, max_bytes:
         summary="Where it says this",
         responses={200: {"model": schemas.TextAnswer}, **described(400, 404, 503)},
     )
-    async def search_text(request: Request, gallery: GalleryName, text: Words, k: Count = 10) -> JSONResponse:
+    async def search_text(
+        request: Request, gallery: GalleryName, text: Words, where: Narrowed, k: Count = 10
+    ) -> JSONResponse:
         """The objects of a gallery in which all of these words were read, best first."""
 
         def work() -> JSONResponse:
-            found = gateway.search_text(text, gallery=gallery, k=k)
+            found = gateway.search_text(text, gallery=gallery, k=k, where=where)
             request.state.release = found.release  # for the log
             return JSONResponse(found.to_json())
 

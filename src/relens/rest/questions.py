@@ -14,11 +14,12 @@ from fastapi import FastAPI, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from relens.gateway import Gateway
-from relens.narrowing import read_hints, read_where
+from relens.narrowing import read_hints
 from relens.rest import schemas
 from relens.rest.bodies import picture_in, read_body
 from relens.rest.comparisons import Count, GalleryName, RecipeName, Threshold, add_comparisons
 from relens.rest.failures import described
+from relens.rest.narrowed import Narrowed
 from relens.rest.threads import Threads
 from relens.values import Recognition, SearchAnswer
 
@@ -50,14 +51,6 @@ Include = Annotated[
         examples=["subject"],
     ),
 ]
-ItemConditions = Annotated[
-    list[str] | None,
-    Query(
-        alias="item",
-        description="only objects that show an item like this: `shop=north`, `price=5..10`, `size=S|M`; repeat it to "
-        "ask for more",
-    ),
-]
 HintList = Annotated[
     list[str] | None,
     Query(
@@ -66,10 +59,6 @@ HintList = Annotated[
         "be repeated",
     ),
 ]
-Category = Annotated[str | None, Query(description="search this category instead of that of each object found")]
-LabelName = Annotated[str | None, Query(description="only objects whose best name is this")]
-Days = Annotated[str | None, Query(description="only objects of these days: `2026-01-01..2026-01-31`, either end open")]
-OffShelf = Annotated[bool, Query(description="also objects that only items off the shelf show")]
 
 
 def wants_picture(request: Request) -> bool:
@@ -144,17 +133,12 @@ def add_questions(app: FastAPI, gateway: Gateway, threads: Threads, max_bytes: i
     async def search(  # noqa: PLR0917 - each is a parameter of the query
         request: Request,
         gallery: GalleryName,
+        where: Narrowed,
         k: Count = 10,
-        category: Category = None,
-        label: LabelName = None,
-        days: Days = None,
-        item: ItemConditions = None,
-        off_shelf: OffShelf = False,
         hint: HintList = None,
         threshold: Threshold = None,
     ) -> JSONResponse:
         """The objects of a gallery that look most like the picture, best first, with the items that show them."""
-        where = read_where(category=category, label=label, days=days, items=item or (), off_shelf=off_shelf)
         hints = read_hints(hint or ())
 
         def ask(data: bytes) -> SearchAnswer:

@@ -261,6 +261,7 @@ class Gallery(_Answer):
     name: str = _is("its name", "shop")
     recipe: str = _is("the recipe that fills it", "photos")
     retention: str = _is("what it keeps of pictures: originals (with crops), crops or none", "crops")
+    thresholds: dict[str, float] = _is("category to the cosine under which nothing matches", {"all": 0.6})
     sequence: int = _is("its newest sequence", 2)
     release: str = _is("the release that answers for it now", "shop-3")
     lens: str = _is("digest of that release's lens", LENS)

@@ -102,13 +102,19 @@ class Engine:
             with watch.phase("search"):
                 hits = [self._search(view, crop, said, question, picky=picky) for crop, said in seen.objects]
             with watch.phase("fetch"):
-                stored = self._describe_hits(hits)
+                stored, thresholds = self._describe_hits(view.release.gallery.id, hits)
             if picky or question.where.off_shelf or not any(_is_off_shelf(one) for one in stored.values()):
                 break
             picky = True
         found = [self._matches_of(hit, stored, question) for hit in hits]
         objects = tuple(
-            MatchedObject(crop.box, matches, said.labels, crop.category, self._is_match(matches, question))
+            MatchedObject(
+                crop.box,
+                matches,
+                said.labels,
+                crop.category,
+                self._is_match(matches, question, question.where.category or crop.category, thresholds),
+            )
             for (crop, said), matches in zip(seen.objects, found, strict=True)
         )
         gallery = view.release.gallery.name
@@ -140,16 +146,19 @@ class Engine:
         depth = max(question.k, DEPTH) if self._ranking else question.k
         return search_narrowed(find, chosen, depth, picky=where.asks_items) if picky else find(depth, None)
 
-    def _describe_hits(self, hits: list[Hits]) -> dict[int, galleries.StoredObject]:
-        """What was found, by id, with all that an answer shows of it."""
+    def _describe_hits(
+        self, gallery: int, hits: list[Hits]
+    ) -> tuple[dict[int, galleries.StoredObject], dict[str, float]]:
+        """What was found, by id, with all that an answer shows of it; and the gallery's thresholds by space."""
         wanted = sorted({int(one) for hit in hits for one in hit.ids})
         with self._catalog.read() as tx:
             stored = galleries.describe(tx, wanted, model=self._labeller)
+            thresholds = galleries.thresholds_of(tx, gallery)
         if lost := set(wanted) - set(stored):
             raise Broken(
                 "serving.unknown-object", f"the view names objects that the catalog does not know: {sorted(lost)}"
             )
-        return stored
+        return stored, thresholds
 
     def _matches_of(
         self, hits: Hits, stored: Mapping[int, galleries.StoredObject], question: Question
@@ -166,9 +175,13 @@ class Engine:
         ]
         return sorted(ranked, key=lambda match: (-(match.rank or 0.0), match.id))
 
-    def _is_match(self, matches: tuple[Match, ...], question: Question) -> bool | None:
+    def _is_match(
+        self, matches: tuple[Match, ...], question: Question, category: str, thresholds: Mapping[str, float]
+    ) -> bool | None:
         """Whether the best of what was found is good enough; None if nobody said what that is."""
-        threshold = self.lens.thresholds.get("match") if question.threshold is None else question.threshold
+        space = self.lens.space_of(category)
+        ours = None if space is None else thresholds.get(space.digest, self.lens.thresholds.get("match"))
+        threshold = ours if question.threshold is None else question.threshold
         if threshold is None:
             return None
         return max((match.score for match in matches), default=-1.0) >= threshold

@@ -124,6 +124,15 @@ galleries = _table(
     ),
 )
 
+# Cosines under which nothing of a gallery matches: of another space they would mean something else.
+thresholds = Table(
+    "thresholds",
+    metadata,
+    _to("galleries.id", "gallery", primary_key=True),
+    Column("space", Text, primary_key=True),
+    Column("value", Double, nullable=False),
+)
+
 # The newest published view of each lens of a gallery: what publishing compares and swaps.
 heads = Table(
     "heads",

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relens.bulk.doubles import find_doubles
-from relens.vectors import Manifest, Segment
 
 DIM, LEAST = 4, 0.999
 
@@ -36,14 +35,15 @@ def struck_out(before, ids, vectors):
 def test_the_first_of_its_like_stays(seed, held, sizes, kinds):
     random = np.random.default_rng(seed)
     rows = unit(random, held, kinds)
-    segment = Segment(Manifest(1, "all", "", "s", DIM, held, 1, "d", 1), np.arange(1, held + 1), rows)
+    known = np.arange(1, held + 1)
     dead = np.flatnonzero(random.random(held) < 0.3) + 1
     batches, at = [], 100
     for size in sizes:
         batches.append((np.arange(at, at + size), unit(random, size, kinds)))
         at += size
-    found = find_doubles(iter(batches), [segment], {segment.digest: dead}, LEAST)
+    here = held // 2
+    found = find_doubles(iter(batches), [(known[:here], rows[:here]), (known[here:], rows[here:])], dead, LEAST)
     ids = [one for some, _ in batches for one in some]
     vectors = [vector for _, some in batches for vector in some]
-    living = [row for one, row in zip(segment.ids, rows, strict=True) if one not in dead]
+    living = [row for one, row in zip(known, rows, strict=True) if one not in dead]
     assert found.tolist() == sorted(struck_out(living, ids, vectors))

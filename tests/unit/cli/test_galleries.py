@@ -88,6 +88,12 @@ WRONG = [
     (("gallery", "create", "shop", "--retention", "some"), 2, "gallery.bad-retention"),
     (("gallery", "create", "shop", "--retention", "none"), 3, "gateway.other-retention"),
     (("gallery", "set", "nowhere", "--retention", "none"), 1, "gallery.missing"),
+    (("gallery", "set", "shop"), 2, "cli.nothing-to-set"),
+    (("gallery", "set", "shop", "--threshold", "0.5", "--no-threshold"), 2, "cli.bad-options"),
+    (("gallery", "set", "shop", "--threshold", "1.5"), 2, "cli.usage"),
+    (("gallery", "set", "shop", "--threshold", "nan"), 2, "gateway.bad-threshold"),
+    (("gallery", "set", "shop", "--threshold", "0.5", "--category", "cars"), 2, "gateway.no-category"),
+    (("gallery", "set", "nowhere", "--threshold", "0.5"), 1, "gallery.missing"),
     (("gallery", "item", "shop", "nobody"), 1, "gallery.no-item"),
     (("gallery", "item", "shop", ""), 2, "enrolment.bad-field"),
     (("gallery", "item", "shop", "nobody", "--set", "colour=red"), 2, "enrolment.unknown-field"),
@@ -114,6 +120,13 @@ def test_what_cannot_be_done_is_said_with_a_code_and_nothing_is_written(run, sho
         done = run(*command, "--json")
         assert (done[0], json.loads(done[1])["error"]["code"]) == (code, error), command
     assert said(run("gallery", "show", shop, "--json"))["sequence"] == 0
+
+
+def test_a_threshold_is_set_and_taken_back(run, shop):
+    assert "0.75 for all" in run("gallery", "set", shop, "--threshold", "0.75", "--retention", "none")[1]
+    assert said(run("gallery", "show", shop, "--json"))["thresholds"] == {"all": 0.75}
+    assert "none" in run("gallery", "set", shop, "--no-threshold")[1]
+    assert said(run("gallery", "show", shop, "--json"))["thresholds"] == {}
 
 
 def test_retention_says_what_it_does_not_change(run, shop):
@@ -160,8 +173,9 @@ def test_scores_are_shown_beside_each_other_with_the_threshold_and_why(run, home
     lines = run("gallery", "scores", "album")[1].splitlines()
     assert "12 of 12 objects" in lines[0]
     assert lines[1].split() == ["from", "different:", "66", "nearest:", "12"]
-    assert [line.endswith("<") for line in lines[2:-1]].count(True) == 1
-    assert lines[-1].startswith("threshold 0.")
+    assert [line.endswith("<") for line in lines[2:-2]].count(True) == 1
+    assert lines[-2].startswith("threshold 0.")
+    assert "--threshold" in lines[-1]
     lines = run("gallery", "scores", "album", "--same", "day")[1].splitlines()
     assert "same: 66" in lines[1]
-    assert "nothing to tell it from" in lines[-1]
+    assert "nothing to tell it from" in lines[-2]

@@ -89,8 +89,9 @@ class FakeGateway:
         self._note("search", data, gallery=gallery, k=k, **asked)
         return SEARCH
 
-    def search_text(self, text, *, gallery, k=10):
-        self._note("search_text", text, gallery=gallery, k=k)
+    def search_text(self, text, *, gallery, k=10, where=EVERYTHING):
+        asked = {} if where == EVERYTHING else {"where": where}
+        self._note("search_text", text, gallery=gallery, k=k, **asked)
         return TEXTS
 
     def verify(self, one, other, *, recipe, threshold=None):

@@ -64,6 +64,14 @@ def test_words_are_searched_without_a_picture(ask, gateway):
     assert response.json()["matches"][0]["text"] == "No parking here"
 
 
+def test_a_search_for_words_is_narrowed_like_any_other(ask, gateway):
+    path = "/v1/search/text?gallery=signs&text=no&category=cars&label=boot&days=2026-01-01..&item=shop%3Dnorth"
+    ask("GET", f"{path}&off_shelf=true")
+    where = read_where(category="cars", label="boot", days="2026-01-01..", items=["shop=north"], off_shelf=True)
+    assert gateway.asked == [("search_text", "no", {"gallery": "signs", "k": 10, "where": where})]
+    assert ask("GET", f"{path}&item=north").status_code == 400
+
+
 def test_two_pictures_are_compared(ask, gateway):
     response = ask("POST", "/v1/verify?threshold=0.7", files={"file": PICTURE, "other": b"another"})
     assert gateway.asked == [("verify", PICTURE, b"another", {"recipe": "faces", "threshold": 0.7})]

@@ -1,0 +1,25 @@
+"""What is asked of a gallery's vectors, checked before anything is done."""
+
+from __future__ import annotations
+
+from relens.errors import BadInput
+from relens.recipes import Lens
+
+
+def category_of(lens: Lens, named: str | None) -> str:
+    """The category that is meant: the named one, or the only one. BadInput if there is no such, or no only one."""
+    known = lens.recipe.categories
+    if named is None and len(known) == 1:
+        return known[0]
+    if named is None or named not in known:
+        what = "which category?" if named is None else f"no object has category {named!r}"
+        raise BadInput("gateway.no-category", what, hint=f"recipe {lens.recipe.name} gives {', '.join(known)}")
+    return named
+
+
+def check_threshold(threshold: float | None) -> None:
+    """BadInput for what is no cosine."""
+    if threshold is not None and not -1 <= threshold <= 1:
+        raise BadInput(
+            "gateway.bad-threshold", f"threshold {threshold} is no cosine", hint="give a number from -1 to 1"
+        )
