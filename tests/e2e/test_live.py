@@ -53,14 +53,16 @@ def test_a_server_that_is_killed_has_lost_nothing_that_it_answered(home):
     answered: dict[int, list[int]] = {}
     for life in range(3):
         process, url = home.up()
-        threading.Timer(1.5 + life / 3, lambda process=process: os.kill(process.pid, signal.SIGKILL)).start()
-        with relens.Client(url, timeout_s=10.0) as client:
+        strike = threading.Timer(0.2 + life / 3, lambda process=process: os.kill(process.pid, signal.SIGKILL))
+        with relens.Client(url, timeout_s=60.0) as client:
+            answered[-life] = client.enrol(draw(9000 + life), gallery="shop")["objects"]
+            strike.start()
             try:
                 for seed in range(1000 * life, 1000 * life + 1000):
                     answered[seed] = client.enrol(draw(seed), gallery="shop", item={"id": str(seed)})["objects"]
             except RelensError:
                 process.wait()
-    assert answered
+    assert len(answered) > 3
     local = relens.open(home.path)
     found = {match.id for match in local.search(draw(0), gallery="shop", k=1000).objects[0].matches}
     assert {one for objects in answered.values() for one in objects} <= found

@@ -91,7 +91,7 @@ WRONG = [
     (("gallery", "set", "shop"), 2, "cli.nothing-to-set"),
     (("gallery", "set", "shop", "--threshold", "0.5", "--no-threshold"), 2, "cli.bad-options"),
     (("gallery", "set", "shop", "--threshold", "1.5"), 2, "cli.usage"),
-    (("gallery", "set", "shop", "--threshold", "nan"), 2, "gateway.bad-threshold"),
+    (("gallery", "set", "shop", "--threshold", "nan"), 2, "cli.usage"),
     (("gallery", "set", "shop", "--threshold", "0.5", "--category", "cars"), 2, "gateway.no-category"),
     (("gallery", "set", "nowhere", "--threshold", "0.5"), 1, "gallery.missing"),
     (("gallery", "item", "shop", "nobody"), 1, "gallery.no-item"),
