@@ -21,14 +21,8 @@ from typing import Any
 import structlog
 
 from relens.errors import Broken, Busy, RelensError
-from relens.serving.questions import (
-    Answer,
-    Question,
-    error_from_header,
-    read_answer,
-    receive_frame,
-    send_frame,
-)
+from relens.runtimes.frames import error_from_header, receive_frame, send_frame
+from relens.serving.questions import Answer, Question, read_answer
 from relens.telemetry import ENGINE_STARTS, ENGINES
 
 START_TIMEOUT_S = 60.0

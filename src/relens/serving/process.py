@@ -14,14 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
 from relens.errors import Broken, Busy, RelensError
 from relens.runtimes import WorkQueue
+from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frame
 from relens.serving.core import Engine
-from relens.serving.questions import Question, error_to_header, pack_answer, receive_frame, send_frame
+from relens.serving.questions import Question, pack_answer
 
 log = structlog.get_logger(__name__)
 
@@ -36,31 +36,13 @@ class _Job:
     question: Question
 
 
-class _Line:
-    """The socket, so that threads send whole frames one after the other."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self._sending = threading.Lock()
-
-    def send(self, header: dict[str, Any], body: bytes = b"") -> None:
-        with self._sending:
-            try:
-                send_frame(self.connection, header, body)
-            except OSError:
-                log.info("the front has gone; an answer is dropped")
-
-    def fail(self, job: _Job, error: RelensError) -> None:
-        self.send({"id": job.id, "error": error_to_header(error)})
-
-
 def serve(connection: socket.socket, start: Callable[[], Engine], *, threads: int, queue: int) -> int:
     """Load the engine, say so, and answer until the other side ends. The exit code.
 
     threads  questions at a time, beside one description
     queue    questions that may wait, and descriptions likewise
     """
-    line = _Line(connection)
+    line = Outlet(connection)
     try:
         engine = start()
     except RelensError as error:
@@ -76,22 +58,22 @@ def serve(connection: socket.socket, start: Callable[[], Engine], *, threads: in
         try:
             jobs.put(job, deadline=time.monotonic() + job.question.timeout_s)
         except Busy as error:
-            line.fail(job, error)
+            line.fail(job.id, error)
     questions.close()
     descriptions.close()
     return 0
 
 
-def _answering(engine: Engine, line: _Line, *, threads: int, queue: int, niceness: int = 0) -> WorkQueue[_Job]:
+def _answering(engine: Engine, line: Outlet, *, threads: int, queue: int, niceness: int = 0) -> WorkQueue[_Job]:
     """A queue with threads that work on what is put into it; on Linux niceness is a thread's own."""
-    jobs: WorkQueue[_Job] = WorkQueue(queue, on_expired=lambda job: line.fail(job, _expired()))
+    jobs: WorkQueue[_Job] = WorkQueue(queue, on_expired=lambda job: line.fail(job.id, expired()))
     for number in range(threads):
         name, given = f"answer-{number}", (engine, jobs, line, niceness)
         threading.Thread(target=_work, args=given, name=name, daemon=True).start()
     return jobs
 
 
-def _work(engine: Engine, jobs: WorkQueue[_Job], line: _Line, niceness: int) -> None:
+def _work(engine: Engine, jobs: WorkQueue[_Job], line: Outlet, niceness: int) -> None:
     if niceness and sys.platform == "linux":
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
@@ -103,16 +85,7 @@ def _work(engine: Engine, jobs: WorkQueue[_Job], line: _Line, niceness: int) -> 
             answer, body = pack_answer(engine.answer(job.question))
             line.send({"id": job.id, "answer": answer}, body)
         except RelensError as error:
-            line.fail(job, error)
+            line.fail(job.id, error)
         except Exception as error:
             log.exception("a question failed")
-            line.fail(job, Broken("serving.failed", f"the engine failed: {type(error).__name__}: {error}"))
-
-
-def _expired() -> Busy:
-    return Busy(
-        "serving.expired",
-        "the question waited past its deadline and was not run",
-        hint="the machine has more to do than it can: ask less often, or give it more cores",
-        retry_after_s=1.0,
-    )
+            line.fail(job.id, Broken("serving.failed", f"the engine failed: {type(error).__name__}: {error}"))

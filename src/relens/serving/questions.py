@@ -1,23 +1,16 @@
-"""What is asked of an engine, and how questions and answers travel: length-prefixed frames over a socket pair.
+"""What is asked of an engine, and how questions and answers travel in frames.
 
-A frame is two big-endian 32-bit lengths, a JSON header and a body of bytes. Questions carry pictures as bytes, answers
-are small JSON values; a description has its crops and vectors in the body.
+Questions carry pictures as bytes, answers are small JSON values; a description has its crops and vectors in the body.
 """
 
 from __future__ import annotations
 
-import json
-import socket
-import struct
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from relens.errors import FAMILIES, Broken, RelensError
 from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
 from relens.serving.descriptions import Description
 from relens.values import Recognition, SearchAnswer
-
-LENGTHS = struct.Struct(">II")
 
 Answer = Recognition | SearchAnswer | Description
 
@@ -91,53 +84,3 @@ def read_answer(use: str, given: dict[str, Any], body: bytes = b"") -> Answer:
     if use == "describe":
         return Description.from_frame(given, body)
     return Recognition.from_json(given) if use == "recognize" else SearchAnswer.from_json(given)
-
-
-def error_to_header(error: RelensError) -> dict[str, Any]:
-    """An error as part of a frame's header."""
-    state = {key: value for key, value in vars(error).items() if key not in {"code", "message", "hint"}}
-    return {
-        "family": type(error).__name__,
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-        "state": state,
-    }
-
-
-def error_from_header(given: dict[str, Any]) -> RelensError:
-    """The inverse of `error_to_header`."""
-    error = FAMILIES.get(given["family"], Broken)(given["code"], given["message"], hint=given["hint"])
-    vars(error).update(given["state"])
-    return error
-
-
-def send_frame(connection: socket.socket, header: dict[str, Any], body: bytes = b"") -> None:
-    """Send one frame, whole. Not to be called by two threads at once."""
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    connection.sendall(b"".join([LENGTHS.pack(len(encoded), len(body)), encoded, body]))
-
-
-def receive_frame(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame; None if the other side has ended."""
-    lengths = _receive(connection, LENGTHS.size)
-    if lengths is None:
-        return None
-    header_length, body_length = LENGTHS.unpack(lengths)
-    header = _receive(connection, header_length)
-    body = _receive(connection, body_length) if body_length else b""
-    if header is None or body is None:
-        return None
-    return json.loads(header), bytes(body)
-
-
-def _receive(connection: socket.socket, length: int) -> bytearray | None:
-    data = bytearray(length)
-    view = memoryview(data)
-    received = 0
-    while received < length:
-        count = connection.recv_into(view[received:])
-        if count == 0:
-            return None
-        received += count
-    return data

@@ -14,13 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from relens.errors import BadInput, Broken, Busy
+from relens.runtimes.frames import error_from_header, error_to_header, receive_frame, send_frame
 from relens.serving import Engines, Question, front
-from relens.serving.questions import (
-    error_from_header,
-    error_to_header,
-    receive_frame,
-    send_frame,
-)
 
 # An engine's process that does what the picture's bytes say, with the real loop around it.
 SCRIPT = textwrap.dedent(
@@ -160,7 +155,7 @@ def test_a_full_queue_refuses_and_an_expired_question_is_never_run(engines, tmp_
 def test_an_enrolment_waits_for_no_search(engines):
     ask(engines, b"x")
     with ThreadPoolExecutor(3) as pool:
-        busy = [pool.submit(ask, engines, b"sleep 1.5") for _ in range(3)]
+        busy = [pool.submit(ask, engines, b"sleep 1.5") for _ in range(2)]
         assert ask(engines, b"new", use="describe").picture.sha256 == "3"
         assert not any(one.done() for one in busy)
         assert all(one.result() for one in busy)
