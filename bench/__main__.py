@@ -23,6 +23,7 @@ from bench import (
     round_trip,
     search,
     size,
+    swap,
     text,
     up,
 )
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "reimport": reimport.measure,
     "text": text.measure,
     "faces": faces.measure,
+    "swap": swap.measure,
 }
 
 

@@ -121,11 +121,24 @@ class Server:
 @contextlib.contextmanager
 def up(home: Path) -> Iterator[Server]:
     """A server on the home until the context is left."""
+    with _serving("--home", str(home), log=home / "up.log") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def models_up(root: Path) -> Iterator[Server]:
+    """A server of a folder of models until the context is left."""
+    with _serving("--models", str(root), log=root.with_name(f"{root.name}.log")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving(*words: str, log: Path) -> Iterator[Server]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    with (home / "up.log").open("wb") as log:
+    with log.open("wb") as out:
         start = time.perf_counter()
-        process = subprocess.Popen([*RELENS, "up", "--port", str(port), "--home", str(home)], stderr=log, stdout=log)
+        process = subprocess.Popen([*RELENS, "up", "--port", str(port), *words], stderr=out, stdout=out)
         try:
             _wait_ready(url, process, start)
             yield Server(process.pid, url, time.perf_counter() - start)

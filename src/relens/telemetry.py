@@ -33,6 +33,21 @@ PHASES = Histogram(
 ENGINES = Gauge("relens_engines", "Engine processes that run", registry=REGISTRY)
 ENGINE_STARTS = Counter("relens_engine_starts", "Engine processes started", registry=REGISTRY)
 
+MODEL_REQUESTS = Counter(
+    "relens_model_requests",
+    "Requests to models that are served as they are",
+    ["model", "version", "outcome"],
+    registry=REGISTRY,
+)
+MODEL_LATENCY = Histogram(
+    "relens_model_request_seconds",
+    "Seconds from a request's arrival at its model to the answer",
+    ["model", "version"],
+    registry=REGISTRY,
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+MODEL_LOADS = Counter("relens_model_loads", "Versions of models loaded", ["model", "outcome"], registry=REGISTRY)
+
 
 def start_logging(level: str, form: str, *, for_good: bool = False) -> None:
     """Send logs of at least this level ("debug", "info", "warning", "error") to stderr, as "json" or "text".

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import signal
 import socket
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from relens import serving, wiring
 from relens.cli.output import DONE, INTERRUPTED, HomeOption, say
+from relens.errors import BadInput
 from relens.jobs import parent_is_gone, run_worker, this_worker
+from relens.telemetry import start_logging
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,14 +24,32 @@ def add_to(app: typer.Typer) -> None:
 
 def up(
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", help="Serve the models of this folder, <name>/<version>/model.onnx, and nothing else."
+        ),
+    ] = None,
     home: HomeOption = None,
 ) -> int:
-    """Serve the home over HTTP on this machine, and run its workers, until ctrl-C."""
+    """Serve the home over HTTP on this machine, and run its workers, until ctrl-C; or a folder of models."""
+    if models is not None:
+        return _up_models(models, port, home)
     from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
 
     parts = wiring.open_parts(home)
     parts.start_logging()
     run_server(parts, port=port, ready=lambda url: say(f"relens on {parts.home.path}: {url}/docs, until ctrl-C"))
+    return DONE
+
+
+def _up_models(models: Path, port: int | None, home: Path | None) -> int:
+    from relens.wiring.models import run_models  # noqa: PLC0415 - as above
+
+    if home is not None:
+        raise BadInput("cli.bad-options", "--models serves a folder alone, without a home", hint="leave --home out")
+    start_logging("info", "json", for_good=True)
+    run_models(models, port=port, ready=lambda url: say(f"relens serves the models of {models}: {url}, until ctrl-C"))
     return DONE
 
 

@@ -51,7 +51,7 @@ class OnnxRuntime:
         if not spec.path.is_file() or spec.path.stat().st_size == 0:
             raise load_failed(spec, "there is no such file, or it is empty")
         try:
-            session = onnxruntime.InferenceSession(str(spec.path), _options(threads), providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(str(spec.path), session_options(threads), providers=[PROVIDER])
         except Exception as error:  # the library's errors have no common root
             raise load_failed(spec, error) from error
         return OnnxSession(spec, session)
@@ -99,7 +99,8 @@ class OnnxSession:
         return tensors
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """How every file is run; the reasons are measured."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""Small networks in ONNX, made on the spot: a detector of coloured signs, an embedder, a classifier.
+"""Small networks in ONNX, made on the spot: a detector of coloured signs, an embedder, a classifier, a multiplier.
 
 They are shaped like what people bring, and cost nothing: the detector's weights are written down, the others' are
 random but always the same.
@@ -59,6 +59,13 @@ def classifier(*, side_px: int = 64, classes: int = 5, seed: int = 0, activation
     if activation:
         nodes.append(_node(activation, ["logits"], "scores"))
     return _saved(nodes, _weights(classes, seed), ["n", 3, side_px, side_px], {"scores": ["n", classes]})
+
+
+def scaler(factor: float, *, length: int = 4, rows: str | int = "n") -> bytes:
+    """A model that multiplies: `images` (n, length) float32 to `scaled`; and `factor` (1) float32 tells by what."""
+    nodes = [_node("Mul", ["images", "by"], "scaled"), _node("Identity", ["by"], "factor")]
+    weights = {"by": np.array([factor])}
+    return _saved(nodes, weights, [rows, length], {"scaled": [rows, length], "factor": [1]})
 
 
 def _body() -> list[NodeProto]:

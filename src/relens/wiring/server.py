@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 import uvicorn
 
-from relens.errors import BadInput, Conflict
+from relens.errors import BadInput
 from relens.gateway import Gateway
 from relens.jobs import WorkerPool
 from relens.rest import create_app
 from relens.wiring import Parts, worker_argv
+from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 from relens.wiring.lock import server_lock, write_note
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TEND_S = 0.25
 PAUSE_S = 10.0
 UPKEEP_S = 5.0
@@ -42,7 +40,7 @@ def run_server(parts: Parts, *, port: int | None = None, ready: Callable[[str], 
             f"server.host is {host}: this version has no keys, so it listens on this machine only",
             hint="set server.host to 127.0.0.1 and put a proxy with authentication before it",
         )
-    with server_lock(parts.home), _listen(host, parts.settings.server.port if port is None else port) as listener:
+    with server_lock(parts.home), listen(host, parts.settings.server.port if port is None else port) as listener:
         gateway = parts.with_engines()
         parts.blobs.sweep(STALE_S)
         workers = _Workers(parts, gateway)
@@ -55,8 +53,7 @@ def run_server(parts: Parts, *, port: int | None = None, ready: Callable[[str], 
 
 
 def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = url_of(listener)
     server = parts.settings.server
     # More than the engine's queue holds, so that it is the engine which says that it is full.
     questions = server.queue + server.threads + 8
@@ -65,36 +62,8 @@ def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Calla
     write_note(parts.home, url)
     ready(url)
     log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
-    _Server(settings).run(sockets=[listener])
+    Server(settings).run(sockets=[listener])
     log.info("down")
-
-
-class _Server(uvicorn.Server):
-    """Ends on SIGINT or SIGTERM and returns, so that workers and engines can be ended in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # The library's own raises the signal again at the end, which would end this process before it has tidied up.
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise Conflict(
-            "wiring.port-taken", f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another with --port"
-        ) from error
-    return listener
 
 
 class _Workers:

@@ -1,0 +1,88 @@
+"""Models that are served as they are, over HTTP: both protocols of tensors, beside the rest or alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from relens.rest.border import Border
+from relens.rest.oip import oip_routes
+from relens.rest.tfserving import tfserving_routes
+from relens.serving.served import ModelServer
+from relens.telemetry import REGISTRY
+
+NOT_READY = 503
+
+
+class Opened(ModelServer, Protocol):
+    """A server of models that lives as long as the application."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def model_routes(server: ModelServer, *, max_bytes: int) -> list[BaseRoute]:
+    """The routes of both protocols."""
+    return [*tfserving_routes(server, max_bytes=max_bytes), *oip_routes(server, max_bytes=max_bytes)]
+
+
+def life_of(server: Opened) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """The server's life as that of an application."""
+
+    @asynccontextmanager
+    async def life(_app: Any) -> AsyncIterator[None]:
+        await server.open()
+        try:
+            yield
+        finally:
+            await server.close()
+
+    return life
+
+
+def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence[str] | None = None) -> Starlette:
+    """An application that serves nothing but models, with health and metrics."""
+    routes = [
+        *model_routes(server, max_bytes=max_bytes),
+        Route("/health/live", _live),
+        Route("/health/ready", _ready(server)),
+        Route("/metrics", _metrics),
+    ]
+    border = [Middleware(Border, allowed_hosts=allowed_hosts)]
+    return Starlette(routes=routes, lifespan=life_of(server), middleware=border)
+
+
+def missing_models(server: ModelServer) -> list[str]:
+    """Models of which no version answers, as sentences."""
+    return [
+        f"no version of model {model} is available"
+        for model in server.models()
+        if not any(one.state == "AVAILABLE" for one in server.versions(model))
+    ]
+
+
+async def _live(_request: Request) -> JSONResponse:
+    return JSONResponse({"live": True})
+
+
+def _ready(server: ModelServer) -> Callable[[Request], Any]:
+    async def ready(_request: Request) -> JSONResponse:
+        missing = missing_models(server) if server.models() else ["there is no model yet"]
+        if missing:
+            return JSONResponse({"ready": False, "missing": missing}, NOT_READY)
+        return JSONResponse({"ready": True})
+
+    return ready
+
+
+async def _metrics(_request: Request) -> Response:
+    return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

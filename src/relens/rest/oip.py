@@ -1,0 +1,442 @@
+"""The Open Inference Protocol's REST door, as KServe and Triton speak it, over models that are served as they are.
+
+https://github.com/kserve/open-inference-protocol, with Triton's extensions: binary tensors, classification, repository
+index, statistics, model configuration and the schedule policy's `timeout`. What a body says is `oip_tensors`' concern;
+which versions there are is the folder's, so nothing is loaded or unloaded by request.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from relens.errors import BadInput, Busy, Missing, RelensError
+from relens.rest.bodies import object_in
+from relens.rest.failures import status_of
+from relens.rest.oip_tensors import BAD_REQUEST, Asked, read_raw, read_request, takes_long, write_answer
+from relens.serving.served import Inferred, ModelServer, Named, Served, State, VersionStatus
+from relens.tensors import BYTES, TensorInfo
+
+EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",
+    "statistics",
+]
+HEADER_LENGTH = "Inference-Header-Content-Length"
+QUEUE_FULL = "runtimes.queue-full"
+TOO_MANY_REQUESTS = 429
+NOT_READY = 503
+SMALL_BYTES = 64 * 1024
+"""Less than this is parsed and compressed on the event loop: a hop to a thread takes longer."""
+WORTH_COMPRESSING_BYTES = 1024
+FAST = 1
+"""zlib's level: a third of the time of its usual one, for answers a tenth larger."""
+WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""What zlib calls the codings of HTTP; its `deflate` is zlib's own form."""
+NOT_TAKEN = re.compile(r"q\s*=\s*0(\.0*)?")
+THREADS = 4
+BATCH_TOLD = 1024
+"""Triton's clients want a bound on batches to split them by. There is none but the size of a body."""
+REPOSITORY_STATES: Mapping[State, str] = {
+    "START": "LOADING",
+    "LOADING": "LOADING",
+    "AVAILABLE": "READY",
+    "UNLOADING": "UNLOADING",
+    "END": "UNAVAILABLE",
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+Done = TypeVar("Done")
+
+
+def oip_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
+    """Every path of the protocol, for an application of Starlette's. Errors are `{"error": "message (hint)"}`.
+
+    max_bytes   of a request's body, as it is sent and inflated; a larger one is refused with 413 while it is read
+    """
+    tallies: Tallies = defaultdict(_Tally)
+    told, door = _Told(server, tallies, max_bytes), _Inferring(server, tallies, max_bytes)
+    bases = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
+    paths: list[tuple[str, str, Handler]] = [
+        *((f"{base}/infer", "POST", door.infer) for base in bases),  # first, as paths are tried in this order
+        ("/v2", "GET", told.server),
+        ("/v2/health/live", "GET", told.live),
+        ("/v2/health/ready", "GET", told.ready),
+        ("/v2/repository/index", "POST", told.index),
+        ("/v2/repository/models/{model}/load", "POST", told.refused),
+        ("/v2/repository/models/{model}/unload", "POST", told.refused),
+        ("/v2/models/stats", "GET", told.all_stats),
+    ]
+    for base in bases:
+        paths += [
+            (base, "GET", told.model),
+            (f"{base}/ready", "GET", told.model_ready),
+            (f"{base}/config", "GET", told.config),
+            (f"{base}/stats", "GET", told.stats),
+        ]
+    routes = [Route(path, _Endpoint(path, method, handler)) for path, method, handler in paths]
+    return [*routes, Route("/v2/{rest:path}", _Endpoint("/v2/{rest}", "", told.nothing))]
+
+
+class _Endpoint:
+    """One path: takes its method (any, if that is empty), and answers errors in the form of the protocol."""
+
+    def __init__(self, path: str, method: str, handler: Handler) -> None:
+        self.path = path
+        self._method = method
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self  # for the log, which writes the template of a path
+        request = Request(scope, receive, send)
+        try:
+            self._check_method(request)
+            response = await self._handler(request)
+        except RelensError as error:
+            request.state.error = error  # for the log
+            response = _failure(error, {"Allow": self._method} if status_of(error) == 405 else {})  # noqa: PLR2004
+        await response(scope, receive, send)
+
+    def _check_method(self, request: Request) -> None:
+        asked = "GET" if request.method == "HEAD" else request.method
+        if self._method not in {"", asked}:
+            raise BadInput("rest.method", f"{self.path} does not take {asked}", hint=f"use {self._method}")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a version has done since the door opened. Changed on the event loop alone."""
+
+    inferred: int = 0
+    last_ms: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    taken_ns: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, outcome: str, took_ns: float) -> None:
+        self.counts[outcome] += 1
+        self.taken_ns[outcome] += int(took_ns)
+
+    def durations(self) -> dict[str, dict[str, int]]:
+        names = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit")
+        return {name: {"count": self.counts.get(name, 0), "ns": self.taken_ns.get(name, 0)} for name in names}
+
+
+Tallies = defaultdict[tuple[str, int], _Tally]
+
+
+class _Told:
+    """What is said of the server and its models. Reads them; changes nothing."""
+
+    def __init__(self, server: ModelServer, tallies: Tallies, max_bytes: int) -> None:
+        self._server = server
+        self._tallies = tallies
+        self._max_bytes = max_bytes
+
+    async def server(self, _request: Request) -> Response:
+        return JSONResponse({"name": "relens", "version": metadata.version("relens"), "extensions": EXTENSIONS})
+
+    async def live(self, _request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, _request: Request) -> Response:
+        """Ready if every model is; one whose versions were all taken away is none."""
+        missing = [model for model in self._server.models() if not _answers(self._server.versions(model))]
+        if missing:
+            return JSONResponse({"ready": False, "error": f"not available: {', '.join(missing)}"}, NOT_READY)
+        return JSONResponse({"ready": True})
+
+    async def model(self, request: Request) -> Response:
+        served = self._server.describe(_named(request))
+        versions = [str(version) for version in self._available(served.model)]
+        return JSONResponse(
+            {
+                "name": served.model,
+                "versions": versions,
+                "platform": served.backend,
+                "inputs": [_metadata(info) for info in served.inputs],
+                "outputs": [_metadata(info) for info in served.outputs],
+            }
+        )
+
+    async def model_ready(self, request: Request) -> Response:
+        named = _named(request)
+        said = {"name": named.model}
+        try:
+            self._server.describe(named)
+        except RelensError as error:
+            request.state.error = error  # for the log
+            return _failure(error, {}, {**said, "ready": False})
+        return JSONResponse({**said, "ready": True})
+
+    async def config(self, request: Request) -> Response:
+        return JSONResponse(_config(self._server.describe(_named(request))))
+
+    async def all_stats(self, _request: Request) -> Response:
+        return JSONResponse({"model_stats": [one for model in self._server.models() for one in self._stats(model)]})
+
+    async def stats(self, request: Request) -> Response:
+        if "version" not in request.path_params:
+            return JSONResponse({"model_stats": self._stats(request.path_params["model"])})
+        served = self._server.describe(_named(request))
+        return JSONResponse({"model_stats": [self._statistics(served.model, served.version)]})
+
+    async def index(self, request: Request) -> Response:
+        body = await _read_body(request, self._max_bytes)
+        ready = object_in(body, "the request").get("ready") if body.strip() else False
+        if not isinstance(ready, bool | None):
+            raise BadInput(BAD_REQUEST, "`ready` of the request is not true or false")
+        listed = [(model, status) for model in self._server.models() for status in self._server.versions(model)]
+        return JSONResponse([_indexed(model, status) for model, status in listed if not ready or _is_available(status)])
+
+    async def refused(self, _request: Request) -> Response:
+        raise BadInput(
+            "oip.not-controlled",
+            "models are neither loaded nor unloaded by request",
+            hint="versions follow the folder of models: put the folder of a version there, or take it away",
+        )
+
+    async def nothing(self, request: Request) -> Response:
+        path = request.url.path
+        raise Missing("rest.not-found", f"there is nothing at {path}", hint="GET /v2 names the extensions")
+
+    def _available(self, model: str) -> list[int]:
+        return [status.version for status in self._server.versions(model) if _is_available(status)]
+
+    def _stats(self, model: str) -> list[dict[str, Any]]:
+        return [self._statistics(model, version) for version in self._available(model)]
+
+    def _statistics(self, model: str, version: int) -> dict[str, Any]:
+        tally = self._tallies.get((model, version), _Tally())
+        return {
+            "name": model,
+            "version": str(version),
+            "last_inference": tally.last_ms,
+            "inference_count": tally.inferred,
+            "execution_count": tally.counts.get("success", 0),
+            "inference_stats": tally.durations(),
+            "batch_stats": [],
+        }
+
+
+class _Inferring:
+    """Bytes in, one forward, bytes out. What takes long with bytes is done in threads of the door's own."""
+
+    def __init__(self, server: ModelServer, tallies: Tallies, max_bytes: int) -> None:
+        self._server = server
+        self._tallies = tallies
+        self._max_bytes = max_bytes
+        self._threads = CapacityLimiter(THREADS)
+
+    async def infer(self, request: Request) -> Response:
+        named = _named(request)
+        served = self._server.describe(named)  # before the body: who cannot be answered need not send it
+        body = await self._body(request)
+        asked = await self._understand(request, body, served)
+        inferred = await self._ask(named, asked, served)
+        if inferred.version != served.version:
+            served = self._server.describe(Named(inferred.model, inferred.version))
+        long = takes_long(asked, inferred)
+        answer, head_bytes = await self._run(lambda: write_answer(asked, inferred, served), in_thread=long)
+        return await self._response(request, answer, head_bytes)
+
+    async def _body(self, request: Request) -> bytes:
+        body = await _read_body(request, self._max_bytes)
+        coding = request.headers.get("content-encoding", "").strip().lower()
+        if coding in {"", "identity"}:
+            return body
+        return await self._run(lambda: inflated(body, coding, self._max_bytes), in_thread=True)
+
+    async def _understand(self, request: Request, body: bytes, served: Served) -> Asked:
+        given = request.headers.get(HEADER_LENGTH)
+        head_bytes = None if given is None else _number(given.strip())
+        if given is not None and head_bytes is None:
+            raise BadInput(BAD_REQUEST, f"{HEADER_LENGTH} is {given[:20]!r}, which is no length")
+        if head_bytes == 0:
+            return read_raw(body, served.inputs)
+        long = (len(body) if head_bytes is None else head_bytes) > SMALL_BYTES
+        return await self._run(lambda: read_request(body, head_bytes), in_thread=long)
+
+    async def _ask(self, named: Named, asked: Asked, served: Served) -> Inferred:
+        """What the server infers, counted."""
+        names = tuple(one.name for one in asked.outputs)
+        start = time.perf_counter_ns()
+        try:
+            inferred = await self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
+        except RelensError:
+            self._tallies[served.model, served.version].add("fail", time.perf_counter_ns() - start)
+            raise
+        tally = self._tallies[inferred.model, inferred.version]
+        tally.add("success", time.perf_counter_ns() - start)
+        tally.add("compute_infer", inferred.timings_ms.get("run", 0) * 1e6)
+        tally.inferred += _batch(asked, served)
+        tally.last_ms = time.time_ns() // 1_000_000
+        return inferred
+
+    async def _response(self, request: Request, answer: bytes, head_bytes: int | None) -> Response:
+        headers = {"Vary": "Accept-Encoding"}
+        if head_bytes is not None:
+            headers[HEADER_LENGTH] = str(head_bytes)
+        coding = _coding(request.headers.get("accept-encoding", ""), binary=head_bytes is not None)
+        if coding is not None and len(answer) >= WORTH_COMPRESSING_BYTES:
+            plain = answer
+            answer = await self._run(lambda: deflated(plain, coding), in_thread=len(plain) > SMALL_BYTES)
+            headers["Content-Encoding"] = coding
+        kind = "application/json" if head_bytes is None else "application/octet-stream"
+        return Response(answer, headers=headers, media_type=kind)
+
+    async def _run(self, work: Callable[[], Done], *, in_thread: bool) -> Done:
+        return await to_thread.run_sync(work, limiter=self._threads) if in_thread else work()
+
+
+def inflated(data: bytes, coding: str, max_bytes: int) -> bytes:
+    """What was compressed. BadInput if it is more than the bytes that are taken, cut off, or not of this coding."""
+    window = WINDOWS.get(coding)
+    if window is None:
+        raise BadInput(BAD_REQUEST, f"the content encoding {coding[:20]!r} is not known", hint="use gzip or deflate")
+    stream = zlib.decompressobj(window)
+    try:
+        plain = stream.decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise BadInput(BAD_REQUEST, f"the body is not {coding}: {error}") from error
+    if len(plain) > max_bytes:
+        raise _too_large(max_bytes)
+    if not stream.eof or stream.unused_data:
+        raise BadInput(BAD_REQUEST, f"the body is not {coding}: it {'goes on' if stream.eof else 'ends early'}")
+    return plain
+
+
+def deflated(data: bytes, coding: str) -> bytes:
+    """The bytes compressed, fast rather than small."""
+    stream = zlib.compressobj(FAST, zlib.DEFLATED, WINDOWS[coding])
+    return stream.compress(data) + stream.flush()
+
+
+def _coding(accepted: str, *, binary: bool) -> str | None:
+    """How an answer is compressed: the first coding that is named and that we have.
+
+    Numbers hardly shrink, and HTTP libraries name all codings that they know: binary tensors are compressed only for
+    who names gzip or deflate alone, which is to ask for it.
+    """
+    parts = [[word.strip() for word in part.split(";")] for part in accepted.lower().split(",")]
+    named = [coding for coding, *options in parts if coding and not any(map(NOT_TAKEN.fullmatch, options))]
+    if binary and len(named) > 1:
+        return None
+    return next((coding for coding in named if coding in WINDOWS), None)
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """The body, complete, put together once. BadInput as soon as it is known to be too large."""
+    if (_number(request.headers.get("content-length", "")) or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        if chunk:
+            chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> BadInput:
+    return BadInput(
+        "rest.too-large",
+        f"the body has more than {max_bytes:,} bytes",
+        hint="send fewer or smaller tensors, or raise limits.max_bytes",
+    )
+
+
+def _failure(error: RelensError, headers: Mapping[str, str], more: Mapping[str, Any] | None = None) -> Response:
+    """An error as the protocol has it, with what else the answer says."""
+    status = TOO_MANY_REQUESTS if error.code == QUEUE_FULL else status_of(error)
+    if isinstance(error, Busy):
+        headers = {**headers, "Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    return JSONResponse({**(more or {}), "error": str(error)}, status, headers)
+
+
+def _named(request: Request) -> Named:
+    """Which version a path names: digits are its number, anything else a label."""
+    model, version = request.path_params["model"], request.path_params.get("version")
+    if version is None:
+        return Named(model)
+    number = _number(version)
+    return Named(model, label=version) if number is None else Named(model, number)
+
+
+def _number(text: str) -> int | None:
+    """What digits mean, of up to 18 of them."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
+def _batch(asked: Asked, served: Served) -> int:
+    """How many rows were asked for: the free first side of the first input; 1 if it has none."""
+    info = served.inputs[0] if served.inputs else None
+    if info is None or info.shape[:1] != (None,) or info.name not in asked.inputs:
+        return 1
+    return next(iter(asked.inputs[info.name].shape), 1)
+
+
+def _is_available(status: VersionStatus) -> bool:
+    return status.state == "AVAILABLE"
+
+
+def _answers(versions: list[VersionStatus]) -> bool:
+    return any(map(_is_available, versions)) or all(one.state == "END" and one.error is None for one in versions)
+
+
+def _indexed(model: str, status: VersionStatus) -> dict[str, str]:
+    ended = "unloaded" if status.state == "END" else ""
+    reason = ended if status.error is None else str(status.error)
+    return {
+        "name": model,
+        "version": str(status.version),
+        "state": REPOSITORY_STATES[status.state],
+        "reason": reason,
+    }
+
+
+def _metadata(info: TensorInfo) -> dict[str, Any]:
+    return {"name": info.name, "datatype": info.datatype, "shape": _sides(info.shape)}
+
+
+def _sides(shape: tuple[int | None, ...]) -> list[int]:
+    return [-1 if side is None else side for side in shape]
+
+
+def _config(served: Served) -> dict[str, Any]:
+    """Triton's ModelConfig as JSON. Where all tensors have a free first side, that is the batch and is left out."""
+    tensors = (*served.inputs, *served.outputs)
+    batched = all(info.shape[:1] == (None,) for info in tensors)
+    return {
+        "name": served.model,
+        "platform": served.backend,
+        "backend": served.backend,
+        "max_batch_size": BATCH_TOLD if batched else 0,
+        "input": [_configured(info, batched=batched) for info in served.inputs],
+        "output": [_configured(info, batched=batched) for info in served.outputs],
+    }
+
+
+def _configured(info: TensorInfo, *, batched: bool) -> dict[str, Any]:
+    kind = "TYPE_STRING" if info.datatype == BYTES else f"TYPE_{info.datatype}"
+    dims = _sides(info.shape[1:] if batched else info.shape)
+    if dims:
+        return {"name": info.name, "data_type": kind, "dims": dims}
+    return {"name": info.name, "data_type": kind, "dims": [1], "reshape": {"shape": []}}  # Triton's way of no sides

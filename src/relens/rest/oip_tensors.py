@@ -1,0 +1,381 @@
+"""Requests and answers of the Open Inference Protocol's REST as bytes: tensors in JSON, or binary behind it.
+
+https://github.com/kserve/open-inference-protocol, with Triton's extensions for binary tensors (the raw request without
+JSON included), classification and the schedule policy's `timeout`. Pure: nothing here reads from or writes to anybody.
+Everything that is wrong with a request is BadInput and says what; numbers that came as binary are not copied.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relens.errors import BadInput
+from relens.rest.bodies import object_in
+from relens.serving.served import Inferred, Served
+from relens.tensors import BYTES, DATATYPES, Array, TensorInfo, Tensors, datatype_of, dtype_of, from_bytes, to_bytes
+
+BAD_REQUEST = "oip.bad-request"
+BAD_TENSOR = "oip.bad-tensor"
+NAME_SHOWN = 60
+TAKES_LONG_ELEMENTS = 4096
+"""Elements that become text in about 2 ms; more of them keep the event loop from others."""
+TEXTS = {list: "an array", dict: "an object", str: "a string", int: "an integer", bool: "true or false"}
+JSON_TYPES: Mapping[str, frozenset[type]] = {
+    "b": frozenset({bool}),
+    "i": frozenset({int}),
+    "u": frozenset({int}),
+    "f": frozenset({int, float}),
+    "O": frozenset({str}),
+}
+"""What JSON's values may be, by the kind of the tensor's type. numpy would take `"1"` and `true` for numbers."""
+JSON_NAMES = {"b": "true and false", "i": "integers", "u": "integers", "f": "numbers", "O": "strings"}
+
+T = TypeVar("T")
+_dumped = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output that is asked for: as binary, and as its best `classes` instead of its numbers if that is not 0."""
+
+    name: str
+    binary: bool = False
+    classes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request: inputs by name, and how outputs are wanted; those that are not listed are as `binary` says."""
+
+    inputs: Tensors
+    outputs: tuple[Wanted, ...] = ()
+    binary: bool = False
+    id: str | None = None
+    timeout_s: float | None = None
+
+    def wanted(self, name: str) -> Wanted:
+        """How this output is wanted."""
+        return next((one for one in self.outputs if one.name == name), Wanted(name, self.binary))
+
+
+def read_request(body: bytes, head_bytes: int | None) -> Asked:
+    """The request that a body is: `head_bytes` of JSON with binary tensors behind them, or nothing but JSON (None)."""
+    end = len(body) if head_bytes is None else head_bytes
+    if end > len(body):
+        raise BadInput(BAD_REQUEST, f"the JSON is said to have {end:,} bytes, and the body has {len(body):,}")
+    head = object_in(body[:end], "the request")
+    parameters = _field(head, "parameters", dict, "the request", {})
+    binary = _field(parameters, "binary_data_output", bool, "the request's parameters", False)
+    return Asked(
+        _inputs(_field(head, "inputs", list, "the request"), memoryview(body)[end:]),
+        _outputs(_field(head, "outputs", list, "the request", []), binary=binary),
+        binary,
+        _field(head, "id", str, "the request", "") or None,
+        _timeout_s(parameters),
+    )
+
+
+def read_raw(body: bytes, infos: Sequence[TensorInfo]) -> Asked:
+    """The request of a body that is nothing but the model's only input; all outputs are wanted as binary.
+
+    One free side is computed from the size; of two, the first is the batch and is 1. Of BYTES the body is the one
+    element, without its length.
+    """
+    if len(infos) != 1:
+        raise _not_raw(f"the model has {len(infos)} inputs")
+    (info,) = infos
+    if info.datatype == BYTES:
+        return Asked({info.name: _single(info, body)}, binary=True)
+    with _Naming(info.name):
+        return Asked(
+            {info.name: _from_binary(memoryview(body), info.datatype, _raw_shape(info, len(body)))}, binary=True
+        )
+
+
+def takes_long(asked: Asked, inferred: Inferred) -> bool:
+    """Whether an answer takes so long to write that it is not done on an event loop."""
+    ways = ((asked.wanted(name), array.size) for name, array in inferred.outputs.items())
+    return sum(size for way, size in ways if way.classes or not way.binary) > TAKES_LONG_ELEMENTS
+
+
+def write_answer(asked: Asked, inferred: Inferred, served: Served) -> tuple[bytes, int | None]:
+    """The answer's body, and the bytes of its JSON; None if there is nothing else. `served` is what inferred it.
+
+    Floats in JSON may be NaN and Infinity, as Python and RapidJSON write and read them.
+    """
+    outputs: list[str] = []
+    parts: list[bytes | memoryview] = []
+    for name, given in inferred.outputs.items():
+        way = asked.wanted(name)
+        array = _classified(given, way, served) if way.classes else given
+        outputs.append(_written(array, way, parts))
+    head = {"model_name": inferred.model, "model_version": str(inferred.version)}
+    if asked.id is not None:
+        head["id"] = asked.id
+    text = _with_more(head, f'"outputs":[{",".join(outputs)}]').encode()
+    return (b"".join([text, *parts]), len(text)) if parts else (text, None)
+
+
+def best_classes(rows: Array, count: int, labels: Sequence[str]) -> Array:
+    """(n, k) bytes, "score:index" or "score:index:label": the `count` highest of each of n rows, best first.
+
+    Floats are written with six digits after the point, as Triton does. Of equals the first comes first; NaN is lowest.
+    """
+    last = rows.shape[1] - 1
+    comparable = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
+    order = last - np.argsort(comparable[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
+    scores = np.take_along_axis(rows, order, axis=1)
+    text = "{:f}:{}" if rows.dtype.kind == "f" else "{}:{}"
+    tails = [f":{label}" for label in labels] if len(labels) == rows.shape[1] else [""] * rows.shape[1]
+    best = np.empty(order.size, object)
+    pairs = zip(scores.ravel().tolist(), order.ravel().tolist(), strict=True)
+    best[:] = [(text.format(score, index) + tails[index]).encode() for score, index in pairs]
+    return best.reshape(order.shape)
+
+
+def _inputs(listed: Sequence[Any], rest: memoryview) -> dict[str, Array]:
+    """The inputs by name. Those that are binary lie one after the other in `rest`, and nothing else does."""
+    found: dict[str, Array] = {}
+    at = 0
+    for given in listed:
+        one = _object(given, "an input")
+        name = _field(one, "name", str, "an input")
+        if name in found:
+            raise BadInput(BAD_REQUEST, f"there are two inputs {_shown(name)}")
+        with _Naming(name):
+            size = _binary_size(one)
+            if size is not None and size > len(rest) - at:
+                raise BadInput(BAD_TENSOR, f"it has {size:,} bytes, and {len(rest) - at:,} are left", hint=HEADER_HINT)
+            data = None if size is None else rest[at : at + size]
+            found[name] = _tensor(one, data)
+            at += size or 0
+    if at != len(rest):
+        raise BadInput(BAD_REQUEST, f"{len(rest) - at:,} bytes behind the JSON belong to no input", hint=HEADER_HINT)
+    return found
+
+
+HEADER_HINT = "Inference-Header-Content-Length is the length of the JSON, `binary_data_size` that of an input behind it"
+
+
+def _tensor(one: Mapping[str, Any], data: memoryview | None) -> Array:
+    datatype = _field(one, "datatype", str, "it")
+    shape = _shape(_field(one, "shape", list, "it"))
+    if data is not None:
+        return _from_binary(data, datatype, shape)
+    return _from_json(_field(one, "data", list, "it"), datatype, shape)
+
+
+def _binary_size(one: Mapping[str, Any]) -> int | None:
+    parameters = _field(one, "parameters", dict, "it", {})
+    if "shared_memory_region" in parameters:
+        raise BadInput(BAD_TENSOR, "shared memory is not served", hint="send the data as binary")
+    if parameters.get("binary_data_size") is None:
+        return None
+    if one.get("data") is not None:
+        raise BadInput(BAD_TENSOR, "it has `data`, and is said to be binary as well")
+    size = _field(parameters, "binary_data_size", int, "its parameters")
+    if size < 0:
+        raise BadInput(BAD_TENSOR, f"its size is {size}")
+    return size
+
+
+def _shape(given: Sequence[Any]) -> tuple[int, ...]:
+    if any(type(side) is not int or side < 0 for side in given):
+        raise BadInput(BAD_TENSOR, f"{str(given)[:NAME_SHOWN]} is no shape", hint="sides are integers, 0 or more")
+    return tuple(given)
+
+
+def _from_binary(data: memoryview, datatype: str, shape: Sequence[int]) -> Array:
+    try:
+        array = from_bytes(data, datatype, shape)
+    except ValueError as error:  # of a shape that no array can have
+        raise BadInput(BAD_TENSOR, f"its shape is not possible: {error}") from error
+    if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
+        raise BadInput(BAD_TENSOR, "a byte of BOOL is 0 or 1")
+    return array
+
+
+def _from_json(data: list[Any], datatype: str, shape: tuple[int, ...]) -> Array:
+    dtype = dtype_of(datatype)
+    if datatype == "FP16":
+        raise BadInput(BAD_TENSOR, "FP16 is sent as binary alone", hint="set `binary_data_size`, or send FP32")
+    flat, sides = _flat(data)
+    if not JSON_TYPES[dtype.kind].issuperset(map(type, flat)):
+        raise BadInput(BAD_TENSOR, f"`data` of {datatype} is {JSON_NAMES[dtype.kind]}")
+    if len(flat) != math.prod(shape) or (len(sides) == len(shape) and tuple(sides) != shape):
+        raise BadInput(BAD_TENSOR, f"its shape is {list(shape)}, its `data` is {sides} with {len(flat)} elements")
+    try:
+        return _filled(flat, dtype).reshape(shape)
+    except (ValueError, ArithmeticError) as error:
+        raise BadInput(BAD_TENSOR, f"its `data` cannot be {datatype}: {error}") from error
+
+
+def _filled(flat: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind == "O":
+        array = np.empty(len(flat), object)
+        array[:] = [text.encode() for text in flat]
+        return array
+    with np.errstate(over="raise"):
+        return np.array(flat, dtype)
+
+
+def _flat(data: list[Any]) -> tuple[list[Any], list[int]]:
+    """The elements of nested lists, and the length of each level. Levels are taken one at a time, in bulk."""
+    sides = [len(data)]
+    while data and type(data[0]) is list:
+        if {*map(type, data)} != {list} or len({*map(len, data)}) != 1:
+            raise BadInput(BAD_TENSOR, "its `data` has rows of different lengths")
+        sides.append(len(data[0]))
+        data = list(chain.from_iterable(data))
+    return data, sides
+
+
+def _outputs(listed: Sequence[Any], *, binary: bool) -> tuple[Wanted, ...]:
+    found: dict[str, Wanted] = {}
+    for given in listed:
+        one = _object(given, "an output")
+        name = _field(one, "name", str, "an output")
+        what = f"output {_shown(name)}"
+        if name in found:
+            raise BadInput(BAD_REQUEST, f"{what} is wanted twice")
+        parameters = _field(one, "parameters", dict, what, {})
+        if "shared_memory_region" in parameters:
+            raise BadInput(BAD_REQUEST, f"{what}: shared memory is not served")
+        classes = _field(parameters, "classification", int, what, 0)
+        if classes < 0:
+            raise BadInput(BAD_REQUEST, f"{what}: `classification` is {classes}")
+        found[name] = Wanted(name, _field(parameters, "binary_data", bool, what, binary), classes)
+    return tuple(found.values())
+
+
+def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
+    """Microseconds as seconds; 0, as in Triton, is as the server is set up."""
+    microseconds = _field(parameters, "timeout", int, "the request's parameters", 0)
+    if not 0 <= microseconds < 2**63:
+        raise BadInput(BAD_REQUEST, "`timeout` is microseconds, 0 or more")
+    return microseconds / 1e6 or None
+
+
+def _raw_shape(info: TensorInfo, size: int) -> tuple[int, ...]:
+    shape = list(info.shape)
+    if shape.count(None) == 2 and shape[0] is None:  # noqa: PLR2004 - a batch, and one more
+        shape[0] = 1
+    if shape.count(None) > 1:
+        raise _not_raw(f"the model takes {info}, and one size fits many of its shapes")
+    fixed = dtype_of(info.datatype).itemsize * math.prod(side for side in shape if side is not None)
+    if fixed == 0:
+        raise _not_raw(f"the model takes {info}")
+    return tuple(size // fixed if side is None else side for side in shape)
+
+
+def _single(info: TensorInfo, body: bytes) -> Array:
+    if any(side not in {1, None} for side in info.shape):
+        raise _not_raw(f"the model takes {info}, which is more than one element")
+    array = np.empty(1, object)
+    array[0] = body
+    return array.reshape((1,) * len(info.shape))
+
+
+def _not_raw(why: str) -> BadInput:
+    return BadInput(BAD_REQUEST, f"a body without JSON cannot be understood: {why}", hint="send the JSON before it")
+
+
+def _classified(array: Array, way: Wanted, served: Served) -> Array:
+    """The best classes of each row of a batch; of an output without a batch, of all of it."""
+    if array.dtype.kind not in "iuf":
+        raise BadInput(BAD_REQUEST, f"output {_shown(way.name)} is {datatype_of(array)}, which has no best classes")
+    if array.ndim > 1 or (array.ndim == 1 and _is_batched(way.name, served)):
+        rows = array.reshape(len(array), math.prod(array.shape[1:]))
+        return best_classes(rows, way.classes, served.labels)
+    return best_classes(array.reshape(1, -1), way.classes, served.labels).reshape(-1)
+
+
+def _is_batched(output: str, served: Served) -> bool:
+    return any(info.name == output and info.shape[:1] == (None,) for info in served.outputs)
+
+
+def _written(array: Array, way: Wanted, parts: list[bytes | memoryview]) -> str:
+    """What the JSON says of an output; its bytes are put behind `parts` if it is binary."""
+    datatype = datatype_of(array)
+    said = {"name": way.name, "datatype": datatype, "shape": list(array.shape)}
+    if way.binary:
+        part = to_bytes(array) if datatype == BYTES else _memory(array, datatype)
+        parts.append(part)
+        return _dumped(said | {"parameters": {"binary_data_size": len(part)}})
+    if datatype == "FP16":
+        raise BadInput(
+            BAD_REQUEST, f"output {_shown(way.name)} is FP16, which is sent as binary alone", hint=BINARY_HINT
+        )
+    data = _dumped(_texts(array, way.name)) if datatype == BYTES else _numbers(array, datatype)
+    return _with_more(said, f'"data":{data}')
+
+
+def _numbers(array: Array, datatype: str) -> str:
+    """Numbers as JSON; FP32 with its nine digits, a third of the time of a Python float's seventeen."""
+    values = array.ravel().tolist()
+    if datatype == "FP32" and np.isfinite(array).all():
+        return f"[{('%.9g,' * len(values))[:-1] % tuple(values)}]"
+    return _dumped(values)
+
+
+def _with_more(said: Mapping[str, Any], more: str) -> str:
+    """An object as JSON, with a field that is JSON already."""
+    return f"{_dumped(said)[:-1]},{more}}}"
+
+
+BINARY_HINT = "set `binary_data` of the output, or `binary_data_output` of the request"
+
+
+def _memory(array: Array, datatype: str) -> memoryview:
+    """The bytes of an array, where they lie if they are in the protocol's order."""
+    flat: NDArray[np.uint8] = np.ascontiguousarray(array, DATATYPES[datatype]).reshape(-1).view(np.uint8)
+    return flat.data
+
+
+def _texts(array: Array, name: str) -> list[str]:
+    try:
+        return [element.decode() for element in array.ravel()]
+    except UnicodeDecodeError as error:
+        raise BadInput(BAD_REQUEST, f"output {_shown(name)} is no UTF-8: {error}", hint=BINARY_HINT) from error
+
+
+def _field(given: Mapping[str, Any], key: str, kind: type[T], what: str, default: T | None = None) -> T:
+    """A field of an object. BadInput if it is of another type, or missing (or null) and has no default."""
+    value = given.get(key)
+    if value is None and default is not None:
+        return default
+    if type(value) is not kind:
+        raise BadInput(BAD_REQUEST, f"`{key}` of {what} is {'missing' if value is None else 'not ' + TEXTS[kind]}")
+    return value
+
+
+def _object(given: Any, what: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise BadInput(BAD_REQUEST, f"{what} is no JSON object")
+    return given
+
+
+def _shown(name: str) -> str:
+    return repr(name[:NAME_SHOWN])
+
+
+class _Naming:
+    """What is wrong with an input names it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BadInput):
+            raise BadInput(error.code, f"input {_shown(self._name)}: {error.message}", hint=error.hint) from error

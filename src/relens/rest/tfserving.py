@@ -1,0 +1,292 @@
+"""TensorFlow Serving's REST API over models that are served as they are: status, metadata, predict, classify, regress.
+
+Its clients work unchanged: paths, JSON and `{"error": text}` are TensorFlow Serving's. This translates and decides
+nothing; bodies and answers that take long to read or write are read and written in a thread.
+
+Source: https://www.tensorflow.org/tfx/serving/api_rest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
+from relens.rest.failures import status_of
+from relens.rest.tfserving_json import (
+    DEFAULT_SIGNATURE,
+    read_examples,
+    read_predict,
+    scores_of,
+    value_of,
+    write_classify,
+    write_json,
+    write_predict,
+    write_regress,
+)
+from relens.serving.served import ModelServer, Named, Served, VersionStatus
+from relens.tensors import BYTES, Array, TensorInfo, Tensors
+
+Done = TypeVar("Done")
+Handler = Callable[[Request], Awaitable[Response]]
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Routes take all of them, so that a wrong one is answered in this door's form."""
+PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress"))
+THREAD_BYTES = 64 * 1024
+"""More JSON than this is read and written in a thread: it takes about a millisecond of the event loop."""
+NUMBER_BYTES = 10
+"""What a number takes of JSON, about."""
+GZIP_BYTES = 4 * 1024
+INFLATED_AT_ONCE = 1 << 20
+VERSION = re.compile(r"[0-9]{1,18}")
+NO_WEIGHT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
+STATUSES = {"runtimes.queue-full": 429, "rest.encoding": 415}
+"""Codes that have another status here than at the other doors."""
+RPC_CODES: Sequence[tuple[type[RelensError], str]] = (
+    (BadInput, "INVALID_ARGUMENT"),
+    (Denied, "PERMISSION_DENIED"),
+    (Missing, "NOT_FOUND"),
+    (Conflict, "FAILED_PRECONDITION"),
+    (Busy, "UNAVAILABLE"),
+    (Broken, "INTERNAL"),
+)
+TYPES = {"FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", BYTES: "DT_STRING"}
+
+
+def tfserving_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
+    """The routes under /v1/models that TensorFlow Serving has, for a Starlette or FastAPI application.
+
+    max_bytes  of a body, as it is sent and inflated; a larger one is refused with 413 while it is read
+    """
+    door = _Door(server, max_bytes)
+    places = [f"/v1/models/{{model}}{which}" for which in ("", "/versions/{version}", "/labels/{label}")]
+    verbs: dict[str, Handler] = {"predict": door.predict, "classify": door.classify, "regress": door.regress}
+    asked = [(f"{place}:{verb}", "POST", handler) for verb, handler in verbs.items() for place in places]
+    told = [
+        (path, "GET", handler)
+        for place in places
+        for path, handler in ((f"{place}/metadata", door.metadata), (place, door.status))
+    ]
+    # `{model}` takes a colon too: the verbs come first
+    return [
+        _Route(path, _answering(method, handler), methods=METHODS, name=f"tfserving {path}", include_in_schema=False)
+        for path, method, handler in [*asked, *told]
+    ]
+
+
+class _Route(Route):
+    """A route that the log names by its template, as it does FastAPI's."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        return match, found if match is Match.NONE else {**found, "route": self}
+
+
+class _Door:
+    def __init__(self, server: ModelServer, max_bytes: int) -> None:
+        self._server = server
+        self._max_bytes = max_bytes
+
+    async def status(self, request: Request) -> Response:
+        named = _named_in(request)
+        found = self._server.versions(named.model)
+        if named.label is not None:
+            labelled = self._server.labels(named.model).get(named.label)
+            found = [one for one in found if one.version == labelled]
+        elif named.version is not None:
+            found = [one for one in found if one.version == named.version]
+        if not found:
+            raise Missing("serving.no-version", f"there is no version {named}", hint="the path without it lists them")
+        return _json(write_json({"model_version_status": [_status_json(one) for one in found]}))
+
+    async def metadata(self, request: Request) -> Response:
+        return _json(write_json(_metadata_json(self._server.describe(_named_in(request)))))
+
+    async def predict(self, request: Request) -> Response:
+        named = _named_in(request)
+        _, (inputs, rows) = await self._read(request, named, read_predict)
+        found = await self._server.infer(named, inputs)
+        return await _written(request, found.outputs, lambda: write_predict(found.outputs, rows=rows))
+
+    async def classify(self, request: Request) -> Response:
+        served, scores, count = await self._ask(request, CLASSIFY, scores_of)
+        return await _written(request, {"": scores}, lambda: write_classify(scores, served.labels, count))
+
+    async def regress(self, request: Request) -> Response:
+        _, values, count = await self._ask(request, REGRESS, value_of)
+        return await _written(request, {"": values}, lambda: write_regress(values, count))
+
+    async def _ask(self, request: Request, method: str, choose: Callable[[Served], str]) -> tuple[Served, Array, int]:
+        """The version that is asked, the one output of it that is chosen, and how many examples there are."""
+        named = _named_in(request)
+        served, (inputs, count) = await self._read(request, named, partial(read_examples, method=method))
+        wanted = choose(served)
+        found = await self._server.infer(named, inputs, outputs=(wanted,))
+        return served, found.outputs[wanted], count
+
+    async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
+        """The version that is asked, and what the body says to it."""
+        packed = _is_packed(request)
+        body = await _body(request, self._max_bytes)
+        served = self._server.describe(named)
+
+        def work() -> Done:
+            return read(_inflated(body, self._max_bytes) if packed else body, served)
+
+        # a packed body may be a thousand times as long
+        return served, await _run(work, threaded=packed or len(body) > THREAD_BYTES)
+
+
+def _answering(method: str, handler: Handler) -> Handler:
+    """The handler for one method; errors, a wrong method's too, as TensorFlow Serving writes them."""
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+
+    async def answer(request: Request) -> Response:
+        try:
+            if request.method not in allowed:
+                raise BadInput("rest.method", f"this path does not take {request.method}", hint=f"use {method}")
+            return await handler(request)
+        except RelensError as error:
+            request.state.error = error  # for the log
+            return _failure(error, {"Allow": ", ".join(allowed)} if error.code == "rest.method" else {})
+
+    return answer
+
+
+def _failure(error: RelensError, headers: dict[str, str]) -> Response:
+    if isinstance(error, Busy):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    return _json(write_json({"error": str(error)}), STATUSES.get(error.code) or status_of(error), headers)
+
+
+def _json(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(data, status, headers, "application/json")
+
+
+async def _run(work: Callable[[], Done], *, threaded: bool) -> Done:
+    return await run_in_threadpool(work) if threaded else work()
+
+
+# -- what is asked --------------------------------------------------------------------------------------------------
+
+
+def _named_in(request: Request) -> Named:
+    """The model of the path. Version 0 is what OpenVINO's clients write for the newest; versions begin with 1."""
+    asked = request.path_params
+    version = asked.get("version")
+    if version is not None and not VERSION.fullmatch(version):
+        raise BadInput("rest.bad-version", f"{version[:60]!r} is no version", hint="a version is a whole number")
+    return Named(asked["model"], int(version or 0) or None, asked.get("label"))
+
+
+def _is_packed(request: Request) -> bool:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity", "gzip", "x-gzip"}:
+        raise BadInput("rest.encoding", f"a body in {encoding[:60]!r} cannot be read", hint="send it plain or as gzip")
+    return encoding.endswith("gzip")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > limit:
+            raise _too_large(limit)
+        body += chunk
+    return bytes(body)
+
+
+def _inflated(body: bytes, limit: int) -> bytes:
+    """What gzip packed. BadInput as soon as it is longer than the limit: a megabyte may become a gigabyte."""
+    found = bytearray()
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
+            while chunk := packed.read(min(limit + 1, INFLATED_AT_ONCE)):
+                found += chunk
+                if len(found) > limit:
+                    raise _too_large(limit)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput("rest.encoding-broken", f"the body is no gzip: {error}") from error
+    return bytes(found)
+
+
+def _too_large(limit: int) -> BadInput:
+    return BadInput(
+        "rest.too-large", f"the body has more than {limit:,} bytes", hint="send fewer rows, or raise limits.max_bytes"
+    )
+
+
+# -- what is answered -----------------------------------------------------------------------------------------------
+
+
+async def _written(request: Request, outputs: Tensors, write: Callable[[], bytes]) -> Response:
+    """The answer, packed if it is long and the client takes gzip."""
+    packs = _takes_gzip(request)
+
+    def work() -> tuple[bytes, bool]:
+        data = write()
+        packed = packs and len(data) > GZIP_BYTES
+        return gzip.compress(data, compresslevel=1, mtime=0) if packed else data, packed
+
+    data, packed = await _run(work, threaded=_length(outputs) > THREAD_BYTES)
+    headers = {"Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if packed else {})
+    return _json(data, headers=headers)
+
+
+def _length(outputs: Tensors) -> int:
+    """About how long the JSON of outputs is."""
+    return sum(
+        sum(map(len, array.flat)) if array.dtype == object else array.size * NUMBER_BYTES for array in outputs.values()
+    )
+
+
+def _takes_gzip(request: Request) -> bool:
+    for part in ",".join(request.headers.getlist("accept-encoding")).lower().split(","):
+        name, _, weight = part.partition(";")
+        if name.strip() in {"gzip", "x-gzip"}:
+            return not NO_WEIGHT.fullmatch(weight)
+    return False
+
+
+def _status_json(one: VersionStatus) -> dict[str, Any]:
+    code = "OK"
+    if one.error is not None:
+        code = next((code for family, code in RPC_CODES if isinstance(one.error, family)), "UNKNOWN")
+    status = {"error_code": code, "error_message": str(one.error) if one.error else ""}
+    return {"version": str(one.version), "state": one.state, "status": status}
+
+
+def _metadata_json(served: Served) -> dict[str, Any]:
+    signature = {
+        "inputs": {info.name: _tensor_json(info) for info in served.inputs},
+        "outputs": {info.name: _tensor_json(info) for info in served.outputs},
+        "method_name": PREDICT,
+    }
+    return {
+        "model_spec": {"name": served.model, "signature_name": "", "version": str(served.version)},
+        "metadata": {"signature_def": {"signature_def": {DEFAULT_SIGNATURE: signature}}},
+    }
+
+
+def _tensor_json(info: TensorInfo) -> dict[str, Any]:
+    sides = [{"size": str(-1 if side is None else side), "name": ""} for side in info.shape]
+    return {
+        "dtype": TYPES.get(info.datatype, f"DT_{info.datatype}"),
+        "tensor_shape": {"dim": sides, "unknown_rank": False},
+        "name": info.name,
+    }

@@ -1,0 +1,38 @@
+"""Starts an engine's process for `hosted`: a thread of the lowest priority imports and loads, the main thread serves.
+
+Beside 50 requests a second on two cores a load at usual priority makes the slowest three times as slow. Without root
+nothing that was lowered can be raised again, so it is not the process that is lowered. Run as a file, because to import
+the package is most of the work: `python -P hosted_start.py ARGUMENTS`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+LOWEST = 19
+
+
+def main() -> int:
+    """The process; the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the front, which then ends us
+    prepared: list[Callable[[], int]] = []
+
+    def prepare() -> None:
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        from relens.runtimes import hosted  # noqa: PLC0415 - here, and not at usual priority
+
+        prepared.append(hosted.prepare(sys.argv[1:]))
+
+    thread = threading.Thread(target=prepare, name="prepare")
+    thread.start()
+    thread.join()
+    return prepared[0]() if prepared else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""The front's side of an engine that holds one model version: requests out, answers in, on the event loop.
+
+The end of its socket tells that it died; then every request that it has not answered is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from relens.errors import Broken, Busy
+from relens.runtimes.frames import LENGTHS, error_from_header
+from relens.tensors import Array, TensorInfo, Tensors, pack, unpack
+
+GRACE_S = 5.0
+SLACK_S = 5.0
+"""How much longer than a request may wait the front waits for its answer: the time to run one."""
+
+log = structlog.get_logger(__name__)
+
+
+class Died(Exception):
+    """The engine's process ended before it answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an engine says of its model when it is ready."""
+
+    backend: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a forward gave, and the milliseconds of its phases."""
+
+    outputs: dict[str, Array]
+    timings_ms: dict[str, float]
+
+
+class Holding:
+    """One engine process and the requests that it has not answered yet. Belongs to one event loop."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.pid = process.pid
+        self.dead = asyncio.Event()
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._ids = itertools.count()
+        self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], bytes]]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.create_task(self._listen(), name=f"engine-{self.pid}")
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are not answered yet."""
+        return len(self._pending)
+
+    async def ready(self, timeout_s: float) -> Told:
+        """Wait until the model is loaded: what it is. Raises why it could not be."""
+        try:
+            first = await asyncio.wait_for(asyncio.shield(self._ready), timeout_s)
+        except TimeoutError:
+            raise Broken(
+                "serving.slow-start",
+                f"the model was not loaded within {timeout_s:g} s",
+                hint="is the machine very busy, or the disk very slow?",
+            ) from None
+        except Died:
+            raise Broken(
+                "serving.engine-died", "the engine ended while it was loading", hint="its last words are in the log"
+            ) from None
+        if "failed" in first:
+            raise error_from_header(first["failed"])
+        told = first["ready"]
+        inputs, outputs = (
+            tuple(TensorInfo(name, datatype, tuple(shape)) for name, datatype, shape in told[kind])
+            for kind in ("inputs", "outputs")
+        )
+        return Told(told["backend"], inputs, outputs)
+
+    async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float) -> Ran:
+        """One forward. Died if the engine ends first; Busy if the answer does not come in time."""
+        if self.dead.is_set():
+            raise Died
+        number = next(self._ids)
+        heads, body = pack(inputs)
+        header = {"id": number, "inputs": heads, "outputs": list(outputs), "wait_s": wait_s}
+        encoded = json.dumps(header, separators=(",", ":")).encode()
+        answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
+        self._pending[number] = answer
+        self._idle.clear()
+        try:
+            self._writer.writelines([LENGTHS.pack(len(encoded), len(body)), encoded, body])
+            told, made = await asyncio.wait_for(answer, wait_s + SLACK_S)
+        except TimeoutError:
+            raise Busy("serving.timeout", f"no answer within {wait_s + SLACK_S:g} s") from None
+        finally:
+            self._forget(number)
+        if "error" in told:
+            raise error_from_header(told["error"])
+        return Ran(unpack(told["outputs"], made), told["timings_ms"])
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything is answered, or for so long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    async def stop(self) -> None:
+        """End the process: first by closing its socket, then by force."""
+        self._writer.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._listening), GRACE_S)
+        await asyncio.to_thread(_end, self._process)
+
+    def _forget(self, number: int) -> None:
+        self._pending.pop(number, None)
+        if not self._pending:
+            self._idle.set()
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                lengths = await self._reader.readexactly(LENGTHS.size)
+                header_length, body_length = LENGTHS.unpack(lengths)
+                header = json.loads(await self._reader.readexactly(header_length))
+                self._take(header, await self._reader.readexactly(body_length) if body_length else b"")
+        except (OSError, ValueError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._bury()
+
+    def _take(self, header: dict[str, Any], body: bytes) -> None:
+        if "id" not in header:
+            if not self._ready.done():
+                self._ready.set_result(header)
+            return
+        waiting = self._pending.get(header["id"])
+        if waiting is not None and not waiting.done():
+            waiting.set_result((header, body))
+
+    def _bury(self) -> None:
+        self.dead.set()
+        if not self._ready.done():
+            self._ready.set_exception(Died())
+            self._ready.exception()  # nobody may ask for it
+        for waiting in self._pending.values():
+            if not waiting.done():
+                waiting.set_exception(Died())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)  # without a line it is of no use to anybody
+
+
+async def start_holding(argv: Sequence[str]) -> Holding:
+    """Start an engine process; `--fd` is added to its arguments. Broken if it cannot be started."""
+    here, there = socket.socketpair()
+    try:
+        process = await asyncio.to_thread(_spawn, [*argv, "--fd", str(there.fileno())], there)
+        reader, writer = await asyncio.open_connection(sock=here)
+    except OSError as error:
+        here.close()
+        raise Broken("serving.no-process", f"an engine cannot be started: {error.strerror}") from error
+    finally:
+        there.close()
+    return Holding(process, reader, writer)
+
+
+def _spawn(argv: Sequence[str], there: socket.socket) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603 - ours
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

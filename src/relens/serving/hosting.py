@@ -1,0 +1,453 @@
+"""Serves a folder of models: finds versions, loads each in an engine of its own, swaps them without a gap.
+
+A version goes START, LOADING, AVAILABLE, UNLOADING, END. A newer one is loaded and warmed before an older one is let
+go; one that cannot be loaded ends with its error, after a few tries, and what served before goes on. An engine that
+dies is started again, and what it had not answered is asked once more. Belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
+from relens.models import read_labels
+from relens.models.folder import ModelFolder, Version
+from relens.runtimes.hosted import sha256_of
+from relens.serving.holding import Died, Holding, Told, start_holding
+from relens.serving.served import Inferred, Named, Served, State, VersionStatus
+from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
+from relens.tensors import Tensors
+
+TRIES = 2
+"""How often a request is asked: once more, if the engine dies."""
+LONGEST_PAUSE_S = 10.0
+OVERWRITTEN = "runtimes.overwritten"
+
+Start = Callable[[Path, str], Sequence[str]]
+"""A model's file and its SHA-256 to the arguments that start an engine with it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which versions of a model are served: these, or the newest so many (None: all)."""
+
+    latest: int | None = 1
+    specific: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.latest is not None and self.latest < 1:
+            raise BadInput(
+                "serving.bad-policy", f"the newest {self.latest} versions are none", hint="latest: 1 or more"
+            )
+
+    def choose(self, versions: Sequence[int]) -> set[int]:
+        """Of versions that could be served, those that are."""
+        if self.specific:
+            return set(self.specific) & set(versions)
+        return set(sorted(versions, reverse=True)[: self.latest])
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How models are served.
+
+    policy    for models that `policies` does not name
+    labels    model to label to version; a label names a version while that is available
+    poll_s    from one look at the folder to the next
+    wait_s    how long a request may wait, if it does not say
+    load_s    how long loading may take
+    tries     of loading a version; between them a pause, twice as long each time
+    drain_s   how long a version that is let go has for what it has begun
+    at_once   versions that are loaded at the same time
+    """
+
+    policy: Policy = Policy()
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    poll_s: float = 1.0
+    wait_s: float = 30.0
+    load_s: float = 120.0
+    tries: int = 3
+    pause_s: float = 1.0
+    drain_s: float = 30.0
+    at_once: int = 2
+
+
+class _Slot:
+    """One version, from when it was found until it has ended."""
+
+    def __init__(self, model: str, number: int, found: Version) -> None:
+        self.model = model
+        self.number = number
+        self.found = found
+        self.state: State = "START"
+        self.error: RelensError | None = None
+        self.digest = found.digest
+        self.told: Told | None = None
+        self.labels: tuple[str, ...] = ()
+        self.leave = asyncio.Event()
+        self.life: asyncio.Task[None] | None = None
+        self._engine: Holding | None = None
+        self._has_engine = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}/{self.number}"
+
+    @property
+    def failed(self) -> bool:
+        return self.state == "END" and self.error is not None
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether its files are not those that it was loaded from: nothing more is loaded from there."""
+        return self.error is not None and self.error.code == OVERWRITTEN
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether loading it has failed, and is tried again."""
+        return self.state == "LOADING" and self.error is not None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._engine is None else self._engine.pid
+
+    def status(self) -> VersionStatus:
+        return VersionStatus(self.number, self.state, self.error)
+
+    def take(self, engine: Holding | None) -> None:
+        """The engine that answers from now on; None: there is none, and requests wait for the next."""
+        self._engine = engine
+        if engine is None:
+            self._has_engine.clear()
+        else:
+            self._has_engine.set()
+
+    def give_up(self, error: RelensError | None) -> None:
+        """End, and tell those who wait for an engine."""
+        self.state, self.error = "END", error
+        self._engine = None
+        self._has_engine.set()
+
+    async def engine(self, deadline: float) -> Holding:
+        """The engine, once there is one. Busy if there is none in time; Broken if there will not be any."""
+        if self._engine is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_engine.wait(), max(0.0, deadline - time.monotonic()))
+        if self._engine is not None:
+            return self._engine
+        if self.state == "END":
+            raise self.error or Missing("serving.no-version", f"{self.name} has ended", gone=True)
+        raise Busy("serving.restarting", f"the engine of {self.name} is being started again", retry_after_s=0.5)
+
+
+class Hosting:
+    """A `ModelServer` over a folder of models."""
+
+    def __init__(self, folder: ModelFolder, start: Start, options: Options) -> None:
+        self._folder = folder
+        self._start = start
+        self._options = options
+        self._slots: dict[str, dict[int, _Slot]] = {}
+        self._loading = asyncio.Semaphore(options.at_once)
+        self._looking: asyncio.Task[None] | None = None
+        self._unreadable = False
+        self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
+
+    # -- its life
+
+    async def open(self) -> None:
+        """Begin to look at the folder, and go on until `close`."""
+        self._looking = asyncio.create_task(self._look_again_and_again(), name="models")
+
+    async def close(self) -> None:
+        """End all engines, after what they have begun."""
+        if self._looking is not None:
+            self._looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looking
+        slots = [slot for some in self._slots.values() for slot in some.values()]
+        for slot in slots:
+            slot.leave.set()
+        await asyncio.gather(*(slot.life for slot in slots if slot.life is not None), return_exceptions=True)
+
+    async def look(self) -> None:
+        """Look at the folder once, and begin what follows from it."""
+        try:
+            whole, unfinished = await asyncio.to_thread(self._folder.look)
+        except RelensError as error:
+            self._say_unreadable(str(error))
+            return
+        if not whole and not unfinished and self._slots:
+            self._say_unreadable(f"{self._folder.root} is empty: what is loaded is served on")
+            return
+        self._unreadable = False
+        self._reconcile(whole, unfinished)
+
+    # -- what doors ask
+
+    def models(self) -> list[str]:
+        return sorted(name for name, slots in self._slots.items() if slots)
+
+    def versions(self, model: str) -> list[VersionStatus]:
+        begun = [slot for _, slot in sorted(self._known(model).items(), reverse=True) if slot.life is not None]
+        return [slot.status() for slot in begun]
+
+    def labels(self, model: str) -> Mapping[str, int]:
+        known = self._known(model)
+        given = self._options.labels.get(model, {})
+        return {label: one for label, one in given.items() if one in known and known[one].state == "AVAILABLE"}
+
+    def describe(self, named: Named) -> Served:
+        slot = self._slot(named)
+        assert slot.told is not None
+        told = slot.told
+        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels)
+
+    async def infer(
+        self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
+    ) -> Inferred:
+        start = time.monotonic()
+        slot = self._slot(named)
+        outcome = "failed"
+        try:
+            answer = await self._ask(named, inputs, outputs, start + (timeout_s or self._options.wait_s))
+            outcome = "answered"
+        except RelensError as error:
+            outcome = error.code
+            raise
+        finally:
+            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
+            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
+        return answer
+
+    async def _ask(self, named: Named, inputs: Tensors, outputs: Sequence[str], deadline: float) -> Inferred:
+        for _ in range(TRIES):
+            slot = self._slot(named)
+            engine = await slot.engine(deadline)
+            try:
+                ran = await engine.run(inputs, outputs, wait_s=max(0.001, deadline - time.monotonic()))
+            except Died:
+                log.warning("engine died; asking a new one", model=slot.name, pid=engine.pid)
+                if slot.pid == engine.pid:
+                    slot.take(None)
+                continue
+            return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
+        raise Broken(
+            "serving.engine-died",
+            f"two engines of {named} died over this request",
+            hint="if it is always the same request, keep it and report it; the log has the engines' last words",
+        )
+
+    def _known(self, model: str) -> dict[int, _Slot]:
+        slots = self._slots.get(model)
+        if not slots:
+            known = ", ".join(self.models()) or "none"
+            raise Missing("serving.no-model", f"there is no model {model!r}", hint=f"there are: {known}")
+        return slots
+
+    def _slot(self, named: Named) -> _Slot:
+        """The slot that answers."""
+        slots = self._known(named.model)
+        if named.label is not None:
+            number = self.labels(named.model).get(named.label)
+            if number is None:
+                hint = f"there are: {', '.join(self.labels(named.model)) or 'none'}"
+                raise Missing("serving.no-label", f"no available version of {named.model} is {named.label}", hint=hint)
+            return slots[number]
+        if named.version is None:
+            available = [number for number, slot in slots.items() if slot.state == "AVAILABLE"]
+            if available:
+                return slots[max(available)]
+            raise _not_available(named, list(slots.values()))
+        slot = slots.get(named.version)
+        if slot is None or slot.state not in {"AVAILABLE", "UNLOADING"}:
+            raise _not_available(named, [] if slot is None else [slot])
+        return slot
+
+    # -- which versions there are to be
+
+    async def _look_again_and_again(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception:  # whatever it is, versions that come must not be missed for ever
+                log.exception("the folder of models cannot be looked at; trying again")
+            await asyncio.sleep(self._options.poll_s)
+
+    def _say_unreadable(self, why: str) -> None:
+        if not self._unreadable:
+            log.error("the folder of models is gone; what is loaded is served on", why=why)
+        self._unreadable = True
+
+    def _reconcile(self, whole: Mapping[tuple[str, int], Version], unfinished: set[tuple[str, int]]) -> None:
+        for (model, number), found in whole.items():
+            self._notice(model, number, found)
+        for model in {*self._slots, *(model for model, _ in whole)}:
+            self._here[model] = {number for name, number in {*whole, *unfinished} if name == model}
+            self._choose(model)
+
+    def _notice(self, model: str, number: int, found: Version) -> None:
+        """A version that is new, or was written to since it was found."""
+        slots = self._slots.setdefault(model, {})
+        slot = slots.get(number)
+        if slot is None or (slot.state == "END" and slot.found.stamp != found.stamp and not slot.overwritten):
+            slots[number] = _Slot(model, number, found)
+        elif slot.found.stamp != found.stamp and slot.error is None:
+            slot.error = Conflict(
+                "serving.overwritten",
+                f"the files of {slot.name} were changed; what was loaded is served on",
+                hint="a version never changes: put the new files into a folder with the next number",
+            )
+            log.error("a version was overwritten", model=slot.name, folder=str(found.folder))
+
+    def _choose(self, model: str) -> None:
+        """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
+
+        What could not be loaded at once is tried further, and meanwhile the next older one is wanted.
+        """
+        slots, here = self._slots.get(model, {}), self._here.get(model, set())
+        policy = self._options.policies.get(model, self._options.policy)
+        hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
+        wanted = policy.choose([number for number in hopeful if not slots[number].in_trouble])
+        tried = policy.choose(hopeful)
+        for number in wanted | tried:
+            self._begin(slots[number])
+        serves = all(slots[number].state == "AVAILABLE" for number in wanted)
+        for number, slot in list(slots.items()):
+            if slot.state == "END" and (slot.error is None or number not in here):
+                del slots[number]
+            elif number not in wanted | tried and (serves or number not in here) and slot.life is not None:
+                slot.leave.set()
+
+    def _begin(self, slot: _Slot) -> None:
+        if slot.life is None:
+            slot.life = asyncio.create_task(self._live(slot), name=slot.name)
+
+    # -- the life of one version
+
+    async def _live(self, slot: _Slot) -> None:
+        try:
+            engine = await self._load(slot)
+            while engine is not None:
+                engine = await self._serve(slot, engine)
+        except Exception as error:
+            log.exception("a version cannot be served", model=slot.name)
+            slot.give_up(Broken("serving.failed", f"{type(error).__name__}: {error}"))
+
+    async def _load(self, slot: _Slot) -> Holding | None:
+        """Load a version, in some tries: its engine; None if it has ended instead."""
+        async with self._loading:
+            slot.state = "LOADING"
+            for number in range(self._options.tries):
+                if slot.leave.is_set():
+                    slot.give_up(None)
+                    return None
+                try:
+                    engine = await self._try(slot)
+                except RelensError as error:
+                    slot.error = error
+                    MODEL_LOADS.labels(slot.model, "failed").inc()
+                    log.warning("a version cannot be loaded", model=slot.name, why=str(error), tries=number + 1)
+                    if slot.found.problem is not None or number + 1 == self._options.tries:
+                        break
+                    self._choose(slot.model)
+                    await _pause(slot.leave, self._options.pause_s * 2**number)
+                else:
+                    MODEL_LOADS.labels(slot.model, "loaded").inc()
+                    slot.error, slot.state = None, "AVAILABLE"
+                    slot.take(engine)
+                    log.info("a version is available", model=slot.name, pid=engine.pid)
+                    self._choose(slot.model)
+                    return engine
+        slot.give_up(slot.error)
+        self._choose(slot.model)
+        return None
+
+    async def _try(self, slot: _Slot) -> Holding:
+        found = slot.found
+        if found.problem is not None or found.file is None:
+            why = found.problem or "it has no file"
+            raise BadInput(
+                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.folder}"
+            )
+        if slot.digest is None:
+            slot.digest = await asyncio.to_thread(sha256_of, found.file)
+        if found.labels is not None:
+            slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
+        engine = await start_holding(self._start(found.file, slot.digest))
+        try:
+            slot.told = await engine.ready(self._options.load_s)
+        except BaseException:
+            await engine.stop()
+            raise
+        return engine
+
+    async def _serve(self, slot: _Slot, engine: Holding) -> Holding | None:
+        """Until the engine dies, or the version is let go: the engine that comes next; None if it has ended."""
+        dead = asyncio.create_task(engine.dead.wait())
+        leave = asyncio.create_task(slot.leave.wait())
+        await asyncio.wait({dead, leave}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (dead, leave):
+            task.cancel()
+        if slot.leave.is_set():
+            await self._let_go(slot, engine)
+            return None
+        return await self._restart(slot, engine)
+
+    async def _let_go(self, slot: _Slot, engine: Holding) -> None:
+        slot.state = "UNLOADING"
+        await asyncio.sleep(0)  # who has just been given this slot asks its engine first
+        await engine.drain(self._options.drain_s)
+        await engine.stop()
+        slot.give_up(None)
+        log.info("a version has ended", model=slot.name)
+
+    async def _restart(self, slot: _Slot, engine: Holding) -> Holding | None:
+        """Start an engine again after one has died, longer apart each time: it, or None if the version is let go."""
+        log.error("an engine died", model=slot.name, pid=engine.pid)
+        slot.take(None)
+        await engine.stop()
+        for number in range(1 << 30):
+            if slot.leave.is_set():
+                break
+            try:
+                again = await self._try(slot)
+            except RelensError as error:
+                slot.error = error
+                if slot.overwritten:
+                    break
+                log.warning("an engine cannot be started again", model=slot.name, why=str(error))
+                await _pause(slot.leave, min(LONGEST_PAUSE_S, self._options.pause_s * 2 ** min(number, 10)))
+            else:
+                slot.take(again)
+                return again
+        slot.give_up(None if slot.leave.is_set() else slot.error)
+        return None
+
+
+async def _pause(over: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(over.wait(), seconds)
+
+
+def _labels(path: Path) -> list[str]:
+    return read_labels(path.read_bytes(), source=str(path))
+
+
+def _not_available(named: Named, slots: Sequence[_Slot]) -> RelensError:
+    """Why nothing answers for what was named."""
+    if any(slot.state in {"START", "LOADING"} and slot.life is not None for slot in slots):
+        return Busy("serving.loading", f"{named} is being loaded", retry_after_s=0.5)
+    if reasons := [f"{slot.name}: {slot.error.message}" for slot in slots if slot.error is not None]:
+        return Missing("serving.no-version", f"no version of {named} is available", hint="; ".join(reasons))
+    return Missing("serving.no-version", f"no version of {named} is available")

@@ -1,0 +1,90 @@
+"""Models that are served as they are: which versions there are, what goes in and comes out, and the seam to the doors.
+
+A model has versions, each in an engine of its own; labels name versions that are loaded. Doors speak TensorFlow
+Serving's protocol or the Open Inference Protocol and translate to this; nothing here knows a transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from relens.errors import RelensError
+from relens.tensors import Array, TensorInfo, Tensors
+
+State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A model, and which of its versions is meant: that number (from 1), that label, or the newest available one."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"{self.model}/{self.version}"
+        return self.model if self.label is None else f"{self.model}@{self.label}"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """How a version is: with why it ended, or why loading it failed last."""
+
+    version: int
+    state: State
+    error: RelensError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An available version: inputs and outputs in the model's order, and class names by index if it has any."""
+
+    model: str
+    version: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    backend: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What a version gave: outputs by name, in the order that was asked for, and the milliseconds of each phase."""
+
+    model: str
+    version: int
+    outputs: Mapping[str, Array]
+    timings_ms: Mapping[str, float]
+
+
+class ModelServer(Protocol):
+    """Serves models by name. Its methods are called on an event loop and never block it."""
+
+    def models(self) -> list[str]:
+        """Every model that has a version, by name."""
+
+    def versions(self, model: str) -> list[VersionStatus]:
+        """Every version of a model that is known, newest first. Missing if there is no such model."""
+
+    def labels(self, model: str) -> Mapping[str, int]:
+        """Label to version."""
+
+    def describe(self, named: Named) -> Served:
+        """The version that answers. Missing for a model, version or label that there is not; Busy while it loads."""
+
+    async def infer(
+        self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
+    ) -> Inferred:
+        """One forward, by one version.
+
+        inputs     all inputs of the model, by name; numbers of another type than the model's are not converted
+        outputs    names of those that are wanted; all if none is named
+        timeout_s  how long it may wait to be run; None: as the server is set up
+
+        Errors as of `describe`. BadInput for inputs that the model does not take, or outputs that it does not have;
+        Busy, with `retry_after_s`, if too much waits or it was not run in time; Broken if the model fails.
+        """

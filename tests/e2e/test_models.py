@@ -1,0 +1,139 @@
+"""`relens up --models`: a folder of models behind one port, for clients of two protocols, while versions change."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import psutil
+import pytest
+
+from relens.testing import networks
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A folder with version 1 of `scale`, the server of it, and its URL."""
+    root = tmp_path / "models"
+    put(root, 1, networks.scaler(1))
+    command = [sys.executable, "-m", "relens.cli", "up", "--models", root, "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    url = next(line.split()[-3].rstrip(",") for line in process.stderr if "until ctrl-C" in line)
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    with httpx.Client(base_url=url, timeout=30) as client:
+        wait_for(client, {"1": "AVAILABLE"})
+        yield root, process, client
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def put(root, version, data):
+    folder = root / "scale" / f".{version}"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(data)
+    folder.rename(root / "scale" / str(version))
+
+
+def wait_for(client, wanted):
+    deadline = time.monotonic() + 60
+    while True:
+        told = client.get("/v1/models/scale").json().get("model_version_status", [])
+        if {one["version"]: one["state"] for one in told} == wanted:
+            return
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
+
+
+class Asking:
+    """Clients that ask without a pause, half of them in each protocol: factors that they were given, and failures."""
+
+    def __init__(self, url):
+        self.url = url
+        self.given = []
+        self.failed = []
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in (tfserving, oip) * 2]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_error):
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, kind):
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            while not self._over.is_set():
+                try:
+                    self.given.append(kind(client))
+                except Exception as error:  # noqa: BLE001 - told to the test
+                    self.failed.append(error)
+
+
+def tfserving(client):
+    answer = client.post("/v1/models/scale:predict", json={"inputs": [[1, 2, 3, 4]]})
+    assert answer.status_code == 200, answer.text
+    outputs = answer.json()["outputs"]
+    [factor] = outputs["factor"]
+    assert outputs["scaled"] == [[factor * one for one in (1, 2, 3, 4)]]
+    return factor
+
+
+def oip(client):
+    images = {"name": "images", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    answer = client.post("/v2/models/scale/infer", json={"inputs": [images]})
+    assert answer.status_code == 200, answer.text
+    outputs = {one["name"]: one["data"] for one in answer.json()["outputs"]}
+    [factor] = outputs["factor"]
+    assert outputs["scaled"] == [factor * one for one in (1, 2, 3, 4)]
+    assert answer.json()["model_version"] == str(int(factor))
+    return factor
+
+
+def test_versions_good_and_broken_come_under_load_and_no_request_fails(server):
+    root, _, client = server
+    with Asking(str(client.base_url)) as asking:
+        for version in (2, 4):
+            put(root, version, networks.scaler(version))
+            wait_for(client, {str(version): "AVAILABLE"} | {str(n): "END" for n in range(3, version, 2)})
+            put(root, version + 1, b"broken")
+            wait_for(client, {str(version): "AVAILABLE"} | {str(n): "END" for n in range(3, version + 2, 2)})
+    assert asking.failed == []
+    assert set(asking.given) == {1.0, 2.0, 4.0}
+
+
+def test_engines_that_are_killed_under_load_fail_no_request(server):
+    _, process, client = server
+    with Asking(str(client.base_url)) as asking:
+        for _ in range(3):
+            before = len(asking.given)
+            [engine] = [one for one in psutil.Process(process.pid).children() if "hosted" in " ".join(one.cmdline())]
+            os.kill(engine.pid, signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while len(asking.given) < before + 50:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    assert asking.failed == []
+
+
+def test_health_and_metrics_tell_how_it_is(server):
+    _, _, client = server
+    assert client.get("/health/ready").json() == {"ready": True}
+    assert client.get("/v2/health/ready").status_code == 200
+    assert tfserving(client) == 1.0
+    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"}' in client.get("/metrics").text
+
+
+def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):
+    for more, code in (([], 1), (["--home", tmp_path], 2)):
+        command = [sys.executable, "-m", "relens.cli", "up", "--models", tmp_path / "nowhere", *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr

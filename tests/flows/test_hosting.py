@@ -1,0 +1,298 @@
+"""A folder of models, served by real engines: versions come, go, fail and die, and whoever asks is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from relens.errors import BadInput, Busy, Missing, RelensError
+from relens.serving.hosting import Options, Policy
+from relens.serving.served import Named
+from relens.testing import networks
+from relens.wiring.models import host_models
+
+ROW = np.array([[1, 2, 3, 4]], np.float32)
+QUICK = {"poll_s": 0.05, "pause_s": 0.05, "load_s": 30.0}
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    return root
+
+
+def put(root, version, data, *, model="scale"):
+    """A version as a careful program brings it: under another name first."""
+    folder = root / model / f".{version}"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(data)
+    folder.rename(root / model / str(version))
+
+
+def good(root, version, **where):
+    put(root, version, networks.scaler(version), **where)
+
+
+@contextlib.asynccontextmanager
+async def hosted(root, **options):
+    server = host_models(root, Options(**{**QUICK, **options}))
+    await server.open()
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+async def ask(server, model="scale", *, row=ROW, **named):
+    """Which version answered; its numbers are those of no other."""
+    answer = await server.infer(Named(model, **named), {"images": row})
+    factor = float(answer.outputs["factor"][0])
+    assert answer.version == factor
+    np.testing.assert_array_equal(answer.outputs["scaled"], row * factor)
+    return answer.version
+
+
+async def until(told, *, timeout_s=60.0):
+    deadline = time.monotonic() + timeout_s
+    while not told():
+        assert time.monotonic() < deadline, "it did not come to that"
+        await asyncio.sleep(0.02)
+
+
+def states(server, model="scale"):
+    try:
+        return {one.version: one.state for one in server.versions(model)}
+    except Missing:
+        return {}
+
+
+def engines(server):
+    return {slot.number: slot.pid for slot in server._slots["scale"].values() if slot.pid is not None}
+
+
+def run(work):
+    return asyncio.run(work)
+
+
+def test_the_newest_version_answers_and_a_newer_one_takes_over_without_a_gap(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            seen, over = [], asyncio.Event()
+
+            async def keep_asking():
+                while not over.is_set():
+                    seen.append(await ask(server))
+
+            asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
+            good(root, 2)
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+            before = len(seen)
+            await until(lambda: len(seen) > before + 20)
+            over.set()
+            await asyncio.gather(*asking)
+            assert set(seen) == {1, 2}
+            assert seen == sorted(seen)
+            assert engines(server).keys() == {2}
+
+    run(work())
+
+
+def test_a_bad_version_ends_with_its_error_and_the_good_one_serves_on(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, tries=2) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            put(root, 2, b"no model")
+            await until(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
+            assert await ask(server) == 1
+            [bad, _] = server.versions("scale")
+            assert bad.error.code == "runtimes.load-failed"
+            with pytest.raises(Missing, match="cannot be loaded"):
+                await ask(server, version=2)
+            good(root, 3)
+            await until(lambda: states(server) == {3: "AVAILABLE", 2: "END"})
+            assert await ask(server) == 3
+            shutil.rmtree(root / "scale" / "2")
+            await until(lambda: states(server) == {3: "AVAILABLE"})
+
+    run(work())
+
+
+def test_a_bad_newest_version_prevents_no_start_and_is_tried_again_when_it_was_mended(root):
+    async def work():
+        good(root, 1)
+        put(root, 2, b"no model")
+        async with hosted(root, tries=2) as server:
+            await until(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
+            shutil.rmtree(root / "scale" / "2")
+            good(root, 2)
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+            assert await ask(server) == 2
+
+    run(work())
+
+
+def test_many_versions_answer_by_number_and_label(root):
+    async def work():
+        for version in (1, 2, 10):
+            good(root, version)
+        options = {"policy": Policy(latest=None), "labels": {"scale": {"stable": 2, "canary": 11}}}
+        async with hosted(root, **options) as server:
+            await until(lambda: list(states(server).values()) == ["AVAILABLE"] * 3)
+            assert [await ask(server, version=number) for number in (1, 2, 10)] == [1, 2, 10]
+            assert await ask(server) == 10
+            assert await ask(server, label="stable") == 2
+            assert server.labels("scale") == {"stable": 2}
+            for named in ({"version": 3}, {"label": "canary"}, {"label": "nobody"}):
+                with pytest.raises(Missing):
+                    await ask(server, **named)
+            with pytest.raises(Missing):
+                await ask(server, model="other")
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("policy", "serve"), [(Policy(latest=2), {2, 3}), (Policy(specific=(1, 3, 9)), {1, 3}), (Policy(), {3})]
+)
+def test_policies_choose_what_is_served(root, policy, serve):
+    async def work():
+        for version in (1, 2, 3):
+            good(root, version)
+        async with hosted(root, policies={"scale": policy}, policy=Policy(specific=(99,))) as server:
+            await until(lambda: states(server) == dict.fromkeys(serve, "AVAILABLE"))
+
+    run(work())
+
+
+def test_an_engine_that_is_killed_costs_nobody_more_than_a_delay(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            for _ in range(3):
+                pid = engines(server)[1]
+                asking = [asyncio.create_task(ask(server)) for _ in range(20)]
+                await asyncio.sleep(0)
+                os.kill(pid, signal.SIGKILL)
+                assert await asyncio.gather(*asking) == [1] * 20
+                assert engines(server)[1] != pid
+            assert states(server) == {1: "AVAILABLE"}
+
+    run(work())
+
+
+def test_a_version_that_is_overwritten_is_reported_and_never_mixed(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            (root / "scale" / "1" / "model.onnx").write_bytes(networks.scaler(7))
+            await until(lambda: server.versions("scale")[0].error is not None)
+            assert server.versions("scale")[0].error.code == "serving.overwritten"
+            assert await ask(server) == 1
+            os.kill(engines(server)[1], signal.SIGKILL)
+            await until(lambda: states(server).get(1) == "END")
+            assert server.versions("scale")[0].error.code == "runtimes.overwritten"
+
+    run(work())
+
+
+def test_a_file_that_is_copied_slowly_is_not_loaded_before_it_is_whole(root):
+    async def work():
+        good(root, 1)
+        data = networks.scaler(2)
+        async with hosted(root, poll_s=0.2) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            (root / "scale" / "2").mkdir()
+            with (root / "scale" / "2" / "model.onnx").open("wb", buffering=0) as file:
+                for at in range(0, len(data), 20):
+                    file.write(data[at : at + 20])
+                    await asyncio.sleep(0.05)
+                    assert states(server) == {1: "AVAILABLE"}
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+
+    run(work())
+
+
+def test_a_folder_that_disappears_leaves_what_is_served_served(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            away = root.with_name("away")
+            root.rename(away)
+            await asyncio.sleep(0.3)
+            assert await ask(server) == 1
+            root.mkdir()  # as an empty mount point
+            await asyncio.sleep(0.3)
+            assert await ask(server) == 1
+            root.rmdir()
+            away.rename(root)
+            good(root, 2)
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+
+    run(work())
+
+
+def test_a_version_that_is_taken_away_ends_and_a_model_can_come_and_go(root):
+    async def work():
+        good(root, 1)
+        good(root, 1, model="other")
+        async with hosted(root) as server:
+            await until(lambda: server.models() == ["other", "scale"] and states(server).get(1) == "AVAILABLE")
+            shutil.rmtree(root / "scale")
+            await until(lambda: server.models() == ["other"])
+            with pytest.raises(Missing):
+                await ask(server)
+            good(root, 5)
+            await until(lambda: states(server) == {5: "AVAILABLE"})
+            assert await ask(server) == 5
+
+    run(work())
+
+
+def test_before_it_is_loaded_it_is_busy_and_what_it_does_not_take_is_named(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, poll_s=0.01) as server:
+            await until(lambda: states(server).get(1) == "LOADING")
+            with pytest.raises(Busy):
+                await ask(server)
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            told = server.describe(Named("scale"))
+            assert [str(one) for one in told.inputs] == ["images (any, 4) FP32"]
+            for inputs in ({"x": ROW}, {"images": ROW[:, :3]}, {"images": ROW.astype(np.float64)}, {}):
+                with pytest.raises(BadInput) as caught:
+                    await server.infer(Named("scale"), inputs)
+                assert caught.value.code == "runtimes.wrong-inputs"
+            with pytest.raises(BadInput):
+                await server.infer(Named("scale"), {"images": ROW}, outputs=["nothing"])
+            some = await server.infer(Named("scale"), {"images": ROW}, outputs=["factor"])
+            assert list(some.outputs) == ["factor"]
+
+    run(work())
+
+
+def test_after_the_end_no_process_is_left(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            pid = engines(server)[1]
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        with pytest.raises(RelensError):
+            await ask(server)
+
+    run(work())
