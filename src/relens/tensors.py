@@ -95,7 +95,10 @@ def from_bytes(data: bytes | bytearray | memoryview, datatype: str, shape: Seque
         return _elements(view, count, shape)
     if len(view) != count * dtype.itemsize:
         raise _wrong_size(f"{len(view):,} bytes", datatype, shape, f"{count * dtype.itemsize:,}")
-    return np.frombuffer(view, dtype).reshape(shape)
+    try:
+        return np.frombuffer(view, dtype).reshape(shape)
+    except ValueError as error:  # of nothing, in more sides or larger ones than an array has
+        raise BadInput("tensors.bad-shape", f"{list(shape)} is no shape of a tensor: {error}") from error
 
 
 def pack(tensors: Tensors) -> tuple[list[list[Any]], bytes]:

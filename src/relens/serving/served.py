@@ -53,7 +53,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What a version gave: outputs by name, in the order that was asked for, and the milliseconds of each phase."""
+    """What a version gave: outputs by name, in the order that was asked for, and milliseconds of `queue` and `run`."""
 
     model: str
     version: int
