@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from relens.errors import BadInput, Busy, Missing, RelensError
+from relens.serving import holding
 from relens.serving.hosting import Options, Policy
 from relens.serving.served import Named
 from relens.testing import networks
@@ -280,6 +281,49 @@ def test_before_it_is_loaded_it_is_busy_and_what_it_does_not_take_is_named(root)
                 await server.infer(Named("scale"), {"images": ROW}, outputs=["nothing"])
             some = await server.infer(Named("scale"), {"images": ROW}, outputs=["factor"])
             assert list(some.outputs) == ["factor"]
+
+    run(work())
+
+
+def test_more_than_may_wait_is_refused_at_once_and_the_rest_is_answered(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, waiting=8) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            asking = [asyncio.create_task(ask(server)) for _ in range(20)]
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            refused = [one for one in answers if isinstance(one, Busy)]
+            assert {one.code for one in refused} == {"runtimes.queue-full"}
+            assert [one for one in answers if one == 1] == [1] * (20 - len(refused))
+            assert len(refused) == 12
+            assert await ask(server) == 1
+
+    run(work())
+
+
+def test_an_engine_that_hangs_holds_no_request_for_longer_than_it_may_wait(root, monkeypatch):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            pid = engines(server)[1]
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(Busy):
+                await server.infer(Named("scale"), {"images": ROW}, timeout_s=0.1)
+            os.kill(pid, signal.SIGCONT)
+            assert await ask(server) == 1
+
+    monkeypatch.setattr(holding, "SLACK_S", 0.1)
+    run(work())
+
+
+def test_the_end_waits_for_no_version_that_is_loading(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server).get(1) == "LOADING")
+            await asyncio.sleep(0.05)
+        assert engines(server) == {}
 
     run(work())
 

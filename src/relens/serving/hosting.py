@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -64,6 +65,7 @@ class Options:
     labels    model to label to version; a label names a version while that is available
     poll_s    from one look at the folder to the next
     wait_s    how long a request may wait, if it does not say
+    waiting   requests that one engine may have unanswered; one more is Busy
     load_s    how long loading may take
     tries     of loading a version; between them a pause, twice as long each time
     drain_s   how long a version that is let go has for what it has begun
@@ -75,6 +77,7 @@ class Options:
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     poll_s: float = 1.0
     wait_s: float = 30.0
+    waiting: int = 128
     load_s: float = 120.0
     tries: int = 3
     pause_s: float = 1.0
@@ -234,6 +237,8 @@ class Hosting:
         for _ in range(TRIES):
             slot = self._slot(named)
             engine = await slot.engine(deadline)
+            if engine.waiting >= self._options.waiting:
+                raise _full(slot.name, engine.waiting)
             try:
                 ran = await engine.run(inputs, outputs, wait_s=max(0.001, deadline - time.monotonic()))
             except Died:
@@ -369,7 +374,7 @@ class Hosting:
                     log.info("a version is available", model=slot.name, pid=engine.pid)
                     self._choose(slot.model)
                     return engine
-        slot.give_up(slot.error)
+        slot.give_up(None if slot.leave.is_set() else slot.error)
         self._choose(slot.model)
         return None
 
@@ -386,7 +391,7 @@ class Hosting:
             slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
         engine = await start_holding(self._start(found.file, slot.digest))
         try:
-            slot.told = await engine.ready(self._options.load_s)
+            slot.told = await _unless(slot.leave, engine.ready(self._options.load_s))
         except BaseException:
             await engine.stop()
             raise
@@ -440,8 +445,30 @@ async def _pause(over: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(over.wait(), seconds)
 
 
+async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Told]) -> Told:
+    """What the work gives. Busy if it is over before."""
+    doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise Busy("serving.let-go", "the version is not wanted any more")
+    finally:
+        doing.cancel()
+        waiting.cancel()
+
+
 def _labels(path: Path) -> list[str]:
     return read_labels(path.read_bytes(), source=str(path))
+
+
+def _full(name: str, count: int) -> Busy:
+    return Busy(
+        "runtimes.queue-full",
+        f"{count} requests to {name} are not answered yet",
+        hint="ask again later, or give the machine more cores",
+        retry_after_s=0.5,
+    )
 
 
 def _not_available(named: Named, slots: Sequence[_Slot]) -> RelensError:
