@@ -740,7 +740,9 @@ def test_a_packed_body_that_becomes_too_long_is_refused(ask, copies):
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize("body", [b"{}", b"", gzip.compress(b"{}")[:-4], gzip.compress(b"{}") + b"more"])
+@pytest.mark.parametrize(
+    "body", [b"{}", b"", gzip.compress(b"{}", mtime=0)[:-4], gzip.compress(b"{}", mtime=0) + b"more"]
+)
 def test_what_is_no_gzip_is_refused(ask, body):
     refused(ask("POST", "scale:predict", content=body, headers={"content-encoding": "gzip"}))
 
