@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +17,7 @@ import psutil
 import pytest
 
 from relens.testing import networks
+from relens.testing.pictures import draw
 
 
 @pytest.fixture
@@ -32,17 +36,17 @@ def server(tmp_path):
     assert process.wait(30) == 0
 
 
-def put(root, version, data):
-    folder = root / "scale" / f".{version}"
+def put(root, version, data, model="scale"):
+    folder = root / model / f".{version}"
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(data)
-    folder.rename(root / "scale" / str(version))
+    folder.rename(root / model / str(version))
 
 
-def wait_for(client, wanted):
+def wait_for(client, wanted, model="scale"):
     deadline = time.monotonic() + 60
     while True:
-        told = client.get("/v1/models/scale").json().get("model_version_status", [])
+        told = client.get(f"/v1/models/{model}").json().get("model_version_status", [])
         if {one["version"]: one["state"] for one in told} == wanted:
             return
         assert time.monotonic() < deadline, told
@@ -122,6 +126,25 @@ def test_engines_that_are_killed_under_load_fail_no_request(server):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
     assert asking.failed == []
+
+
+def test_a_picture_is_taken_by_both_protocols(server):
+    root, _, client = server
+    put(root, 1, networks.classifier(), model="looks")
+    wait_for(client, {"1": "AVAILABLE"}, model="looks")
+    picture = draw(1)
+    row = {"b64": base64.b64encode(picture).decode()}
+    one = client.post("/v1/models/looks:predict", json={"instances": [row]}).json()["predictions"]
+    size = len(picture) + 4
+    images = {"name": "images", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [images]}).encode()
+    body = head + struct.pack("<I", len(picture)) + picture
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    [other] = client.post("/v2/models/looks/infer", content=body, headers=headers).json()["outputs"]
+    assert one[0] == pytest.approx(other["data"], abs=1e-6)
+    refused = client.post("/v1/models/looks:predict", json={"instances": [{"b64": "AAAA"}]})
+    assert refused.status_code in {400, 415}
+    assert "picture 0" in refused.json()["error"]
 
 
 def test_health_and_metrics_tell_how_it_is(server):

@@ -17,6 +17,7 @@ from relens.serving import holding
 from relens.serving.hosting import Options, Policy
 from relens.serving.served import Named
 from relens.testing import networks
+from relens.testing.pictures import draw
 from relens.wiring.models import host_models
 
 ROW = np.array([[1, 2, 3, 4]], np.float32)
@@ -338,5 +339,21 @@ def test_after_the_end_no_process_is_left(root):
             os.kill(pid, 0)
         with pytest.raises(RelensError):
             await ask(server)
+
+    run(work())
+
+
+def test_pictures_are_taken_where_the_model_takes_pictures(root):
+    async def work():
+        put(root, 1, networks.classifier(), model="looks")
+        async with hosted(root) as server:
+            await until(lambda: states(server, "looks").get(1) == "AVAILABLE")
+            pictures = np.array([draw(1), draw(2), draw(1)], object)
+            answer = await server.infer(Named("looks"), {"images": pictures})
+            scores = answer.outputs["scores"]
+            np.testing.assert_array_equal(scores[0], scores[2])
+            assert not np.allclose(scores[0], scores[1])
+            with pytest.raises(BadInput, match="picture 1"):
+                await server.infer(Named("looks"), {"images": np.array([draw(1), b"none"], object)})
 
     run(work())

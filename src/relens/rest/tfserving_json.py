@@ -27,6 +27,8 @@ BINARY = "b64"
 BINARY_SUFFIX = "_bytes"
 """Ends the names of outputs whose strings are binary, by TensorFlow Serving's rule."""
 MAX_RANK = 32
+PICTURES_RANK = 4
+"""Of an input that is a batch of pictures."""
 NAMES_SHOWN = 200
 SCORES = ("scores", "probabilities")
 
@@ -130,7 +132,11 @@ def _from_columns(inputs: Any, infos: Sequence[TensorInfo]) -> Tensors:
 
 def _is_named(value: Any) -> bool:
     """Whether this is an object of tensors by name, and not a binary string."""
-    return isinstance(value, dict) and not (value.keys() == {BINARY} and isinstance(value[BINARY], str))
+    return isinstance(value, dict) and not _is_binary(value)
+
+
+def _is_binary(value: Mapping[str, Any]) -> bool:
+    return value.keys() == {BINARY} and isinstance(value[BINARY], str)
 
 
 def _check_names(rows: Sequence[Any], names: Sequence[str], key: str) -> None:
@@ -210,6 +216,8 @@ def _ragged(info: TensorInfo, level: int, lengths: Collection[int]) -> BadInput:
 
 def _converted(flat: list[Any], info: TensorInfo) -> Array:
     dtype = dtype_of(info.datatype)
+    if len(info.shape) == PICTURES_RANK and flat and all(isinstance(one, dict) and _is_binary(one) for one in flat):
+        return _strings(flat, info)  # pictures, of which the model's engine makes its input
     taken, called = _TAKEN[dtype.kind]
     if wrong := set(map(type, flat)) - taken:
         raise BadInput(

@@ -18,9 +18,9 @@ from typing import Any
 import structlog
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
+from relens.hosted.process import sha256_of
 from relens.models import read_labels
 from relens.models.folder import ModelFolder, Version
-from relens.runtimes.hosted import sha256_of
 from relens.serving.holding import Died, Holding, Told, start_holding
 from relens.serving.served import Inferred, Named, Served, State, VersionStatus
 from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS

@@ -12,9 +12,9 @@ import uvicorn
 
 from relens.config import Limits
 from relens.errors import Missing
+from relens.hosted import start
 from relens.models.folder import ModelFolder
 from relens.rest.models import create_models_app
-from relens.runtimes import hosted_start
 from relens.serving.hosting import Hosting, Options
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
@@ -50,4 +50,4 @@ def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) ->
 
 def _engine_argv(file: Path, digest: str) -> Sequence[str]:
     given = {"--model": file, "--digest": digest, "--threads": os.cpu_count() or 1, "--queue": QUEUE}
-    return [sys.executable, "-P", hosted_start.__file__, *(str(part) for pair in given.items() for part in pair)]
+    return [sys.executable, "-P", start.__file__, *(str(part) for pair in given.items() for part in pair)]

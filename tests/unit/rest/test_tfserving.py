@@ -844,3 +844,19 @@ def test_openvinos_client_understands_errors(client):
         client.predict({"x": [ROW[:3]]}, "scale")
     with pytest.raises(ConnectionError, match="is being loaded"):
         client.predict({"x": [ROW]}, "slow")
+
+
+@pytest.mark.parametrize(
+    "body", [{"instances": [b64(b"one"), b64(b"two")]}, {"inputs": {"x": [b64(b"one"), b64(b"two")]}}]
+)
+def test_binary_strings_for_numbers_are_pictures_and_handed_on_as_bytes(body):
+    server = OneModel(inputs=(TensorInfo("x", "FP32", (None, 3, 8, 8)),))
+    answer = ask_of(server, "POST", "m:predict", json=body)
+    assert answer.status_code == 200
+    [(_, inputs, _, _)] = server.asked
+    assert inputs["x"].tolist() == [b"one", b"two"]
+
+
+def test_numbers_beside_a_picture_are_refused():
+    answer = ask_of(OneModel(), "POST", "m:predict", json={"instances": [b64(b"one"), 1.0]})
+    assert answer.status_code == 400

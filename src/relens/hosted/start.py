@@ -1,8 +1,8 @@
-"""Starts an engine's process for `hosted`: a thread of the lowest priority imports and loads, the main thread serves.
+"""Starts an engine's process: a thread of the lowest priority imports and loads, the main thread serves.
 
 Beside 50 requests a second on two cores a load at usual priority makes the slowest three times as slow. Without root
 nothing that was lowered can be raised again, so it is not the process that is lowered. Run as a file, because to import
-the package is most of the work: `python -P hosted_start.py ARGUMENTS`.
+the package is most of the work: `python -P start.py ARGUMENTS`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def main() -> int:
     def prepare() -> None:
         if sys.platform == "linux":
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
-        from relens.runtimes import hosted  # noqa: PLC0415 - here, and not at usual priority
+        from relens.hosted import process  # noqa: PLC0415 - here, and not at usual priority
 
-        prepared.append(hosted.prepare(sys.argv[1:]))
+        prepared.append(process.prepare(sys.argv[1:]))
 
     thread = threading.Thread(target=prepare, name="prepare")
     thread.start()
