@@ -1,4 +1,4 @@
-"""Starts an engine's process: a thread of the lowest priority imports and loads, the main thread serves.
+"""Starts an engine's process: a thread of low priority imports and loads, the main thread serves.
 
 Beside 50 requests a second on two cores a load at usual priority makes the slowest three times as slow. Without root
 nothing that was lowered can be raised again, so it is not the process that is lowered. Run as a file, because to import
@@ -13,20 +13,25 @@ import sys
 import threading
 from collections.abc import Callable
 
-LOWEST = 19
+NICENESS = 10
+"""A tenth of the share of others. At 19 a load on a machine that is busy with other things takes a minute."""
+URGENT = "--urgent"
+"""Nothing answers until this is loaded: it is loaded at usual priority."""
 
 
 def main() -> int:
     """The process; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the front, which then ends us
+    urgent = URGENT in sys.argv
+    words = [word for word in sys.argv[1:] if word != URGENT]
     prepared: list[Callable[[], int]] = []
 
     def prepare() -> None:
-        if sys.platform == "linux":
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        if sys.platform == "linux" and not urgent:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         from relens.hosted import process  # noqa: PLC0415 - here, and not at usual priority
 
-        prepared.append(process.prepare(sys.argv[1:]))
+        prepared.append(process.prepare(words))
 
     thread = threading.Thread(target=prepare, name="prepare")
     thread.start()

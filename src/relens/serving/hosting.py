@@ -31,8 +31,9 @@ TRIES = 2
 LONGEST_PAUSE_S = 10.0
 OVERWRITTEN = "runtimes.overwritten"
 
-Start = Callable[[Path, str], Sequence[str]]
-"""A model's file and its SHA-256 to the arguments that start an engine with it."""
+Start = Callable[[Path, str, bool], Sequence[str]]
+"""A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
+start an engine with it. What is not urgent is loaded at low priority."""
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ class Options:
     poll_s: float = 1.0
     wait_s: float = 30.0
     waiting: int = 128
-    load_s: float = 120.0
+    load_s: float = 300.0
     tries: int = 3
     pause_s: float = 1.0
     drain_s: float = 30.0
@@ -389,7 +390,9 @@ class Hosting:
             slot.digest = await asyncio.to_thread(sha256_of, found.file)
         if found.labels is not None:
             slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
-        engine = await start_holding(self._start(found.file, slot.digest))
+        others = self._slots.get(slot.model, {}).values()
+        urgent = not any(other.pid is not None for other in others if other is not slot)
+        engine = await start_holding(self._start(found.file, slot.digest, urgent))
         try:
             slot.told = await _unless(slot.leave, engine.ready(self._options.load_s))
         except BaseException:

@@ -48,6 +48,7 @@ def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) ->
         log.info("down")
 
 
-def _engine_argv(file: Path, digest: str) -> Sequence[str]:
+def _engine_argv(file: Path, digest: str, urgent: bool) -> Sequence[str]:
     given = {"--model": file, "--digest": digest, "--threads": os.cpu_count() or 1, "--queue": QUEUE}
-    return [sys.executable, "-P", start.__file__, *(str(part) for pair in given.items() for part in pair)]
+    words = [str(part) for pair in given.items() for part in pair]
+    return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]
