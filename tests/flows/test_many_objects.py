@@ -12,33 +12,7 @@ from PIL import Image
 from relens.bulk import packs
 from relens.errors import BadInput, Broken, Missing
 from relens.testing.homes import books, fill, quarantined
-
-CELL = 40
-RED, GREEN, BLUE, DARK = (255, 60, 60), (60, 255, 60), (60, 60, 255), (0, 0, 0)
-
-RECIPE = """\
-recipe: street
-detect:
-  model: dummy-detector/1
-  min_score: 0.4
-  max_objects: 16
-  categories: {red: warm, green: cold}
-crop: {short_side_px: 64, quality: 95, margin: 0.2}
-embed: dummy/1
-labels: 2
-"""
-
-
-def cells(*colours, seed=0):
-    """A PNG of 4 x 4 cells in these colours, the rest dark, each with its own grain."""
-    grain = np.random.default_rng(seed).integers(0, 25, (4 * CELL, 4 * CELL, 3), dtype=np.uint8)
-    for number, colour in enumerate(colours):
-        down, across = divmod(number, 4)
-        part = np.s_[down * CELL : (down + 1) * CELL, across * CELL : (across + 1) * CELL]
-        grain[part] = np.maximum(np.array(colour, np.uint8), 25) - grain[part]
-    out = io.BytesIO()
-    Image.fromarray(grain).save(out, "PNG")
-    return out.getvalue()
+from relens.testing.street import BLUE, DARK, GREEN, RECIPE, RED, cells
 
 
 @pytest.fixture

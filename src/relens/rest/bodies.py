@@ -21,30 +21,38 @@ FIELD = "file"
 FORM_EXTRA_BYTES = 64 * 1024
 """What a form may hold besides the picture: boundaries, headers, other fields."""
 MAX_FIELDS = 100
+MOST_DIGITS = 18
+"""Of a length that could be one."""
 NAME_SHOWN = 60
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body, complete. BadInput as soon as it is known to be too large, whether or not it says how long it is."""
     form, _ = _content_type(request)
-    return await _read(request, max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes, _too_large(max_bytes))
+    return await read_bounded(
+        request, max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes, _too_large(max_bytes)
+    )
 
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body, a JSON object of up to 64 kB. BadInput for anything else."""
-    return object_in(await _read(request, FORM_EXTRA_BYTES, _too_much_said()), "the body")
+    return object_in(await read_bounded(request, FORM_EXTRA_BYTES, _too_much_said()), "the body")
 
 
-async def _read(request: Request, limit: int, too_large: BadInput) -> bytes:
+async def read_bounded(request: Request, limit: int, too_large: BadInput) -> bytes:
+    """The body, complete. `too_large` as soon as it is known that it has more bytes, whether or not it says so."""
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    if announced.isdecimal() and (len(announced) > MOST_DIGITS or int(announced) > limit):
         raise too_large
-    body = io.BytesIO()
+    chunks: list[bytes] = []
+    size = 0
     async for chunk in request.stream():
-        if body.tell() + len(chunk) > limit:
+        size += len(chunk)
+        if size > limit:
             raise too_large
-        body.write(chunk)
-    return body.getvalue()
+        if chunk:
+            chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def object_in(text: bytes | str, what: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from relens.errors import BadInput, Busy, Missing, RelensError
-from relens.rest.bodies import object_in
+from relens.rest.bodies import object_in, read_bounded
 from relens.rest.failures import status_of
 from relens.rest.oip_tensors import BAD_REQUEST, Asked, read_raw, read_request, takes_long, write_answer
 from relens.serving.served import Inferred, ModelServer, Named, Served, State, VersionStatus
@@ -197,7 +197,7 @@ class _Told:
         return JSONResponse({"model_stats": [self._statistics(served.model, served.version)]})
 
     async def index(self, request: Request) -> Response:
-        body = await _read_body(request, self._max_bytes)
+        body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
         ready = object_in(body, "the request").get("ready") if body.strip() else False
         if not isinstance(ready, bool | None):
             raise BadInput(BAD_REQUEST, "`ready` of the request is not true or false")
@@ -256,7 +256,7 @@ class _Inferring:
         return await self._response(request, answer, head_bytes)
 
     async def _body(self, request: Request) -> bytes:
-        body = await _read_body(request, self._max_bytes)
+        body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
         coding = request.headers.get("content-encoding", "").strip().lower()
         if coding in {"", "identity"}:
             return body
@@ -338,21 +338,6 @@ def _coding(accepted: str, *, binary: bool) -> str | None:
     if binary and len(named) > 1:
         return None
     return next((coding for coding in named if coding in WINDOWS), None)
-
-
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The body, complete, put together once. BadInput as soon as it is known to be too large."""
-    if (_number(request.headers.get("content-length", "")) or 0) > max_bytes:
-        raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        if chunk:
-            chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(max_bytes: int) -> BadInput:

@@ -24,6 +24,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
+from relens.rest.bodies import read_bounded
 from relens.rest.failures import status_of
 from relens.rest.tfserving_json import (
     DEFAULT_SIGNATURE,
@@ -140,7 +141,7 @@ class _Door:
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
         """The version that is asked, and what the body says to it."""
         packed = _is_packed(request)
-        body = await _body(request, self._max_bytes)
+        body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
         served = self._server.describe(named)
 
         def work() -> Done:
@@ -197,18 +198,6 @@ def _is_packed(request: Request) -> bool:
     if encoding not in {"", "identity", "gzip", "x-gzip"}:
         raise BadInput("rest.encoding", f"a body in {encoding[:60]!r} cannot be read", hint="send it plain or as gzip")
     return encoding.endswith("gzip")
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise _too_large(limit)
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
-            raise _too_large(limit)
-        body += chunk
-    return bytes(body)
 
 
 def _inflated(body: bytes, limit: int) -> bytes:
