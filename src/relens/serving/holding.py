@@ -99,8 +99,8 @@ class Holding:
 
     async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float) -> Ran:
         """One forward. Died if the engine ends first; Busy if the answer does not come in time."""
-        if self.dead.is_set():
-            raise Died
+        if self.dead.is_set() or self._writer.transport.is_closing():
+            raise Died  # the latter comes a little earlier, and a write to what is closing is an error
         number = next(self._ids)
         heads, body = pack(inputs)
         header = {"id": number, "inputs": heads, "outputs": list(outputs), "wait_s": wait_s}
