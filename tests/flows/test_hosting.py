@@ -14,8 +14,8 @@ import pytest
 
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.serving import holding
-from relens.serving.hosting import Options, Policy
-from relens.serving.served import Named
+from relens.serving.hosting import Options
+from relens.serving.served import Named, Policy, Wanted
 from relens.testing import networks
 from relens.testing.pictures import draw
 from relens.wiring.models import host_models
@@ -148,7 +148,7 @@ def test_many_versions_answer_by_number_and_label(root):
     async def work():
         for version in (1, 2, 10):
             good(root, version)
-        options = {"policy": Policy(latest=None), "labels": {"scale": {"stable": 2, "canary": 11}}}
+        options = {"default": Wanted(Policy(latest=None), {"stable": 2, "canary": 11})}
         async with hosted(root, **options) as server:
             await until(lambda: list(states(server).values()) == ["AVAILABLE"] * 3)
             assert [await ask(server, version=number) for number in (1, 2, 10)] == [1, 2, 10]
@@ -171,8 +171,33 @@ def test_policies_choose_what_is_served(root, policy, serve):
     async def work():
         for version in (1, 2, 3):
             good(root, version)
-        async with hosted(root, policies={"scale": policy}, policy=Policy(specific=(99,))) as server:
+        async with hosted(root, wanted={"scale": Wanted(policy)}, default=Wanted(Policy(specific=(99,)))) as server:
             await until(lambda: states(server) == dict.fromkeys(serve, "AVAILABLE"))
+
+    run(work())
+
+
+def test_what_is_served_can_be_changed_while_it_is(root):
+    async def work():
+        for version in (1, 2):
+            good(root, version)
+        put(root, 1, networks.scaler(1), model="other")
+        async with hosted(root) as server:
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+            with pytest.raises(BadInput, match="not available"):
+                server.configure({"scale": Wanted(Policy(latest=2), {"stable": 1})})
+            with pytest.raises(Missing):
+                server.configure({"nobody": Wanted()})
+            assert states(server) == {2: "AVAILABLE"}
+            server.configure({"scale": Wanted(Policy(specific=(1,)))})
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            await until(lambda: server.models() == ["scale"])
+            assert await ask(server) == 1
+            with pytest.raises(Missing):
+                await ask(server, model="other")
+            server.configure({"scale": Wanted(Policy(specific=(1,)), {"stable": 1}), "other": Wanted()})
+            assert await ask(server, label="stable") == 1
+            await until(lambda: states(server, "other") == {1: "AVAILABLE"})
 
     run(work())
 

@@ -22,7 +22,7 @@ from relens.hosted.process import sha256_of
 from relens.models import read_labels
 from relens.models.folder import ModelFolder, Version
 from relens.serving.holding import Died, Holding, Told, start_holding
-from relens.serving.served import Inferred, Named, Served, State, VersionStatus
+from relens.serving.served import Inferred, Named, Policy, Served, State, VersionStatus, Wanted
 from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
 from relens.tensors import Tensors
 
@@ -30,6 +30,7 @@ TRIES = 2
 """How often a request is asked: once more, if the engine dies."""
 LONGEST_PAUSE_S = 10.0
 OVERWRITTEN = "runtimes.overwritten"
+NOTHING = Policy(latest=0)
 
 Start = Callable[[Path, str, bool], Sequence[str]]
 """A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
@@ -39,31 +40,11 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """Which versions of a model are served: these, or the newest so many (None: all)."""
-
-    latest: int | None = 1
-    specific: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.latest is not None and self.latest < 1:
-            raise BadInput(
-                "serving.bad-policy", f"the newest {self.latest} versions are none", hint="latest: 1 or more"
-            )
-
-    def choose(self, versions: Sequence[int]) -> set[int]:
-        """Of versions that could be served, those that are."""
-        if self.specific:
-            return set(self.specific) & set(versions)
-        return set(sorted(versions, reverse=True)[: self.latest])
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
     """How models are served.
 
-    policy    for models that `policies` does not name
-    labels    model to label to version; a label names a version while that is available
+    wanted    how each model is served
+    default   how those are that `wanted` does not name; None: not at all
     poll_s    from one look at the folder to the next
     wait_s    how long a request may wait, if it does not say
     waiting   requests that one engine may have unanswered; one more is Busy
@@ -73,9 +54,8 @@ class Options:
     at_once   versions that are loaded at the same time
     """
 
-    policy: Policy = Policy()
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    default: Wanted | None = field(default_factory=Wanted)
     poll_s: float = 1.0
     wait_s: float = 30.0
     waiting: int = 128
@@ -161,6 +141,7 @@ class Hosting:
         self._folder = folder
         self._start = start
         self._options = options
+        self._wanted, self._default = options.wanted, options.default
         self._slots: dict[str, dict[int, _Slot]] = {}
         self._loading = asyncio.Semaphore(options.at_once)
         self._looking: asyncio.Task[None] | None = None
@@ -200,15 +181,16 @@ class Hosting:
     # -- what doors ask
 
     def models(self) -> list[str]:
-        return sorted(name for name, slots in self._slots.items() if slots)
+        """Models that are served, or still are although they are not wanted any more."""
+        return sorted(name for name, slots in self._slots.items() if slots and (self._how(name) or _begun(slots)))
 
     def versions(self, model: str) -> list[VersionStatus]:
-        begun = [slot for _, slot in sorted(self._known(model).items(), reverse=True) if slot.life is not None]
-        return [slot.status() for slot in begun]
+        return [slot.status() for slot in sorted(_begun(self._known(model)), key=lambda one: one.number, reverse=True)]
 
     def labels(self, model: str) -> Mapping[str, int]:
         known = self._known(model)
-        given = self._options.labels.get(model, {})
+        how = self._how(model)
+        given = {} if how is None else how.labels
         return {label: one for label, one in given.items() if one in known and known[one].state == "AVAILABLE"}
 
     def describe(self, named: Named) -> Served:
@@ -234,6 +216,20 @@ class Hosting:
             MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
         return answer
 
+    def configure(self, wanted: Mapping[str, Wanted]) -> None:
+        for model, how in wanted.items():
+            known = self._known(model)
+            for label, number in how.labels.items():
+                if number not in known or known[number].state != "AVAILABLE":
+                    raise BadInput(
+                        "serving.bad-label",
+                        f"label {label} of {model} names version {number}, which is not available",
+                        hint="serve the version first, then give it the label",
+                    )
+        self._wanted, self._default = dict(wanted), None
+        for model in list(self._slots):
+            self._choose(model)
+
     async def _ask(self, named: Named, inputs: Tensors, outputs: Sequence[str], deadline: float) -> Inferred:
         for _ in range(TRIES):
             slot = self._slot(named)
@@ -253,6 +249,10 @@ class Hosting:
             f"two engines of {named} died over this request",
             hint="if it is always the same request, keep it and report it; the log has the engines' last words",
         )
+
+    def _how(self, model: str) -> Wanted | None:
+        """How a model is served; None: it is not."""
+        return self._wanted.get(model, self._default)
 
     def _known(self, model: str) -> dict[int, _Slot]:
         slots = self._slots.get(model)
@@ -322,10 +322,11 @@ class Hosting:
         What could not be loaded at once is tried further, and meanwhile the next older one is wanted.
         """
         slots, here = self._slots.get(model, {}), self._here.get(model, set())
-        policy = self._options.policies.get(model, self._options.policy)
+        how = self._how(model)
+        choose = NOTHING.choose if how is None else how.policy.choose
         hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
-        wanted = policy.choose([number for number in hopeful if not slots[number].in_trouble])
-        tried = policy.choose(hopeful)
+        wanted = choose([number for number in hopeful if not slots[number].in_trouble])
+        tried = choose(hopeful)
         for number in wanted | tried:
             self._begin(slots[number])
         serves = all(slots[number].state == "AVAILABLE" for number in wanted)
@@ -441,6 +442,10 @@ class Hosting:
                 return again
         slot.give_up(None if slot.leave.is_set() else slot.error)
         return None
+
+
+def _begun(slots: Mapping[int, _Slot]) -> list[_Slot]:
+    return [slot for slot in slots.values() if slot.life is not None]
 
 
 async def _pause(over: asyncio.Event, seconds: float) -> None:

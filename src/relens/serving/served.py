@@ -7,10 +7,10 @@ Serving's protocol or the Open Inference Protocol and translate to this; nothing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from relens.errors import RelensError
+from relens.errors import BadInput, RelensError
 from relens.tensors import Array, TensorInfo, Tensors
 
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
@@ -31,6 +31,32 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """Which versions of a model are served: these, or the newest so many (None: all; 0: none)."""
+
+    latest: int | None = 1
+    specific: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.latest is not None and self.latest < 0:
+            raise BadInput("serving.bad-policy", f"latest is {self.latest}", hint="a number of versions from 0")
+
+    def choose(self, versions: Sequence[int]) -> set[int]:
+        """Of versions that could be served, those that are."""
+        if self.specific:
+            return set(self.specific) & set(versions)
+        return set(sorted(versions, reverse=True)[: self.latest])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a model is served: which versions, and label to version; a label names one while that is available."""
+
+    policy: Policy = Policy()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class VersionStatus:
     """How a version is: with why it ended, or why loading it failed last."""
 
@@ -41,7 +67,12 @@ class VersionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An available version: inputs and outputs in the model's order, and class names by index if it has any."""
+    """An available version.
+
+    inputs    in the model's order, as outputs
+    labels    class names by index, if it has any
+    pictures  name of the input that takes pictures as well, (n) BYTES in place of its tensor; None: no input does
+    """
 
     model: str
     version: int
@@ -49,6 +80,7 @@ class Served:
     outputs: tuple[TensorInfo, ...]
     backend: str
     labels: tuple[str, ...] = ()
+    pictures: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +119,11 @@ class ModelServer(Protocol):
 
         Errors as of `describe`. BadInput for inputs that the model does not take, or outputs that it does not have;
         Busy, with `retry_after_s`, if too much waits or it was not run in time; Broken if the model fails.
+        """
+
+    def configure(self, wanted: Mapping[str, Wanted]) -> None:
+        """Serve these models from now on, each so, and no others. Returns at once; versions come and go after.
+
+        Missing for a model that there is not, BadInput for a label of a version that is not available: then nothing
+        has changed.
         """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from relens.errors import BadInput, Broken, Busy, Missing
-from relens.serving.served import Inferred, Named, Served, VersionStatus
+from relens.serving.served import Inferred, Named, Served, VersionStatus, Wanted
 from relens.tensors import Array, TensorInfo, Tensors, datatype_of
 
 LABELS = ("red", "green", "blue", "black")
@@ -24,10 +24,11 @@ class MadeUpModels:
     slow      version 1, which is LOADING: asked, it is Busy
 
     `asked` has every call of `infer`: what was named, inputs, outputs, time. A first number of -1 in `x` makes `scale`
-    fail.
+    fail. `configured` has what `configure` was told last; nothing follows from it.
     """
 
     def __init__(self) -> None:
+        self.configured: Mapping[str, Wanted] | None = None
         self.asked: list[tuple[Named, Tensors, tuple[str, ...], float | None]] = []
 
     def models(self) -> list[str]:
@@ -70,6 +71,13 @@ class MadeUpModels:
         made = _run(served, inputs)
         wanted = list(outputs) or list(made)
         return Inferred(served.model, served.version, {name: made[name] for name in wanted}, {"run": 0.1})
+
+    def configure(self, wanted: Mapping[str, Wanted]) -> None:
+        for model, how in wanted.items():
+            available = [one.version for one in self.versions(model) if one.state == "AVAILABLE"]
+            if wrong := sorted(set(how.labels.values()) - set(available)):
+                raise BadInput("serving.bad-label", f"version {wrong[0]} of {model} is not available")
+        self.configured = wanted
 
 
 SHAPES: Mapping[str, tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]] = {
