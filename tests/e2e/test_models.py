@@ -142,6 +142,15 @@ def test_a_picture_is_taken_by_both_protocols(server):
     headers = {"Inference-Header-Content-Length": str(len(head))}
     [other] = client.post("/v2/models/looks/infer", content=body, headers=headers).json()["outputs"]
     assert one[0] == pytest.approx(other["data"], abs=1e-6)
+    named = client.post("/v1/models/looks:predict", json={"signature_name": "pictures", "instances": [row]})
+    assert named.json()["predictions"] == one
+    [classes] = client.post("/v1/models/looks:classify", json={"examples": [{"images": row}]}).json()["results"]
+    assert [score for _, score in classes] == one[0]
+    assert client.get("/v2/models/looks").json()["properties"] == {"pictures": "images"}
+    signatures = client.get("/v1/models/looks/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    assert signatures["pictures"]["inputs"]["images"]["dtype"] == "DT_STRING"
+    [whole] = client.post("/v1/models/looks:recognize?names=1", content=picture).json()["objects"]
+    assert whole["labels"][0]["score"] == pytest.approx(max(one[0]), abs=1e-5)
     refused = client.post("/v1/models/looks:predict", json={"instances": [{"b64": "AAAA"}]})
     assert refused.status_code in {400, 415}
     assert "picture 0" in refused.json()["error"]

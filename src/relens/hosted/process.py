@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import structlog
@@ -25,6 +26,9 @@ from relens.runtimes.frames import Outlet, error_to_header, expired, receive_fra
 from relens.runtimes.graph import Graph
 from relens.runtimes.queue import WorkQueue
 from relens.tensors import BYTES, Array, TensorInfo, Tensors, pack, unpack
+
+if TYPE_CHECKING:
+    from relens.hosted.pictures import Pictures
 
 PIECE = 1 << 20
 SIDES = 4
@@ -51,20 +55,40 @@ def is_of_pictures(inputs: tuple[TensorInfo, ...]) -> bool:
 
 
 class Model:
-    """A loaded model, and what makes its input of pictures if it takes some."""
+    """A loaded model, and what it does with pictures if it takes some."""
 
-    def __init__(self, graph: Graph, file: Path) -> None:
+    def __init__(self, graph: Graph, file: Path, **limits: int) -> None:
+        """Verify what a manifest says, and find out how pictures are taken; `limits` as of `vision.Limits`.
+
+        Broken if the version is not what its manifest says.
+        """
         self.graph = graph
-        self._pictures: Callable[[Array], Array] | None = None
-        self._why_not: RelensError | None = None
+        self._pictures: Pictures | None = None
+        self._why_not: RelensError = BadInput(
+            "hosted.no-pictures",
+            f"the model takes {'; '.join(map(str, graph.inputs))}, and no pictures",
+            hint="send numbers; pictures are taken where the only input is a batch of 1 or 3 channels",
+        )
         if is_of_pictures(graph.inputs):
             # Other models start in a third of the time without all that pictures need.
-            from relens.hosted.pictures import pictures_for  # noqa: PLC0415
+            from relens.hosted.pictures import Pictures, known_of, verify_version  # noqa: PLC0415
+            from relens.vision import Limits  # noqa: PLC0415
 
+            verify_version(graph, file)
             try:
-                self._pictures = pictures_for(file, graph.inputs)
+                self._pictures = Pictures(graph, known_of(file), Limits(**limits))
             except RelensError as error:
                 self._why_not = error
+
+    @property
+    def pictures(self) -> str | None:
+        """Name of the input that takes pictures as well."""
+        return None if self._pictures is None else self.graph.inputs[0].name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names by index, if they are known."""
+        return () if self._pictures is None else self._pictures.known.labels
 
     def run(self, inputs: Tensors, wanted: Sequence[str]) -> dict[str, Array]:
         """One forward, of tensors as they are, or of pictures in place of the only input. Errors as of `Graph.run`."""
@@ -72,13 +96,17 @@ class Model:
         given = inputs.get(infos[0].name) if len(infos) == 1 else None
         if given is None or given.dtype != np.dtype(object) or infos[0].datatype == BYTES:
             return self.graph.run(inputs, wanted)
+        return self.graph.run({**inputs, infos[0].name: self._of_pictures().batch(given)}, wanted)
+
+    def recognize(self, picture: bytes, wanted: dict[str, Any]) -> dict[str, Any]:
+        """What is in a picture: see `Pictures.recognize`."""
+        return self._of_pictures().recognize(picture, wanted)
+
+    def _of_pictures(self) -> Pictures:
         if self._pictures is None:
-            raise self._why_not or BadInput(
-                "hosted.no-pictures",
-                f"the model takes {infos[0]}, and no pictures",
-                hint="send numbers; pictures are taken where the input is a batch of 1 or 3 channels",
-            )
-        return self.graph.run({**inputs, infos[0].name: self._pictures(given)}, wanted)
+            why = self._why_not
+            raise type(why)(why.code, why.message, hint=why.hint)
+        return self._pictures
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -89,10 +117,11 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--digest", required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--queue", type=int, default=64)
+    parser.add_argument("--limits", type=json.loads, default={})
     given = parser.parse_args(argv)
     connection = socket.socket(fileno=given.fd)
     try:
-        model = _load(given.model, given.digest)
+        model = _load(given.model, given.digest, given.limits)
     except RelensError as error:
         return partial(_refuse, connection, error)
     return partial(serve, connection, model, threads=given.threads, queue=given.queue)
@@ -110,7 +139,7 @@ def serve(connection: socket.socket, model: Model, *, threads: int, queue: int) 
     queue    requests that may wait; one more is Busy
     """
     outlet = Outlet(connection)
-    outlet.send({"ready": _told(model.graph)})
+    outlet.send({"ready": _told(model)})
     waiting: WorkQueue[_Request] = WorkQueue(queue, on_expired=lambda one: outlet.fail(one.id, expired()))
     for number in range(threads):
         threading.Thread(target=_work, args=(model, waiting, outlet), name=f"run-{number}", daemon=True).start()
@@ -125,7 +154,7 @@ def serve(connection: socket.socket, model: Model, *, threads: int, queue: int) 
     return 0
 
 
-def _load(file: Path, digest: str) -> Model:
+def _load(file: Path, digest: str, limits: dict[str, int]) -> Model:
     if sha256_of(file) != digest:
         raise Broken(
             "runtimes.overwritten",
@@ -134,7 +163,7 @@ def _load(file: Path, digest: str) -> Model:
         )
     graph = Graph(file)
     graph.warm_up()
-    return Model(graph, file)
+    return Model(graph, file, **limits)
 
 
 def sha256_of(path: Path) -> str:
@@ -149,8 +178,15 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _told(graph: Graph) -> dict[str, Any]:
-    return {"backend": graph.backend, "inputs": _listed(graph.inputs), "outputs": _listed(graph.outputs)}
+def _told(model: Model) -> dict[str, Any]:
+    graph = model.graph
+    return {
+        "backend": graph.backend,
+        "inputs": _listed(graph.inputs),
+        "outputs": _listed(graph.outputs),
+        "labels": model.labels,
+        "pictures": model.pictures,
+    }
 
 
 def _listed(infos: Sequence[TensorInfo]) -> list[list[Any]]:
@@ -161,13 +197,20 @@ def _work(model: Model, waiting: WorkQueue[_Request], outlet: Outlet) -> None:
     while (one := waiting.take(None)) is not None:
         try:
             begun = time.monotonic()
-            made = model.run(unpack(one.header["inputs"], one.body), one.header["outputs"])
-            heads, body = pack(made)
+            said, body = _answer(model, one)
             timings = {"queue": (begun - one.since) * 1e3, "run": (time.monotonic() - begun) * 1e3}
-            outlet.send({"id": one.id, "outputs": heads, "timings_ms": timings}, body)
+            outlet.send({"id": one.id, **said, "timings_ms": timings}, body)
         except RelensError as error:
             outlet.fail(one.id, error)
         except Exception as error:
             log.exception("a request failed")
             why = f"the engine failed: {type(error).__name__}: {error}"
             outlet.fail(one.id, Broken("serving.failed", why))
+
+
+def _answer(model: Model, one: _Request) -> tuple[dict[str, Any], bytes]:
+    """Header and body of what answers a request."""
+    if "recognize" in one.header:
+        return {"recognized": model.recognize(one.body, one.header["recognize"])}, b""
+    heads, body = pack(model.run(unpack(one.header["inputs"], one.body), one.header["outputs"]))
+    return {"outputs": heads}, body

@@ -1,4 +1,4 @@
-"""Models that are served as they are, over HTTP: both protocols of tensors, beside the rest or alone."""
+"""Models that are served as they are, over HTTP: both protocols of tensors and pictures, beside the rest or alone."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from relens.rest.border import Border
+from relens.rest.looking import looking_routes
 from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
 from relens.serving.served import ModelServer
@@ -31,8 +32,9 @@ class Opened(ModelServer, Protocol):
 
 
 def model_routes(server: ModelServer, *, max_bytes: int) -> list[BaseRoute]:
-    """The routes of both protocols."""
-    return [*tfserving_routes(server, max_bytes=max_bytes), *oip_routes(server, max_bytes=max_bytes)]
+    """The routes of both protocols, and of pictures as they are."""
+    doors = (looking_routes, tfserving_routes, oip_routes)  # `{model}` of the second takes a colon and what follows
+    return [route for door in doors for route in door(server, max_bytes=max_bytes)]
 
 
 def life_of(server: Opened) -> Callable[[Any], AbstractAsyncContextManager[None]]:

@@ -27,7 +27,7 @@ from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.rest.bodies import object_in, read_bounded
 from relens.rest.failures import status_of
 from relens.rest.oip_tensors import BAD_REQUEST, Asked, read_raw, read_request, takes_long, write_answer
-from relens.serving.served import Inferred, ModelServer, Named, Served, State, VersionStatus
+from relens.serving.served import PICTURES, Inferred, ModelServer, Named, Served, State, VersionStatus
 from relens.tensors import BYTES, TensorInfo
 
 EXTENSIONS = [
@@ -171,6 +171,7 @@ class _Told:
                 "platform": served.backend,
                 "inputs": [_metadata(info) for info in served.inputs],
                 "outputs": [_metadata(info) for info in served.outputs],
+                **({} if served.pictures is None else {"properties": {PICTURES: served.pictures}}),
             }
         )
 

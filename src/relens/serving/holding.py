@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,8 @@ class Told:
     backend: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    labels: tuple[str, ...]
+    pictures: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +97,26 @@ class Holding:
             tuple(TensorInfo(name, datatype, tuple(shape)) for name, datatype, shape in told[kind])
             for kind in ("inputs", "outputs")
         )
-        return Told(told["backend"], inputs, outputs)
+        return Told(told["backend"], inputs, outputs, tuple(told["labels"]), told["pictures"])
 
     async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float) -> Ran:
         """One forward. Died if the engine ends first; Busy if the answer does not come in time."""
+        heads, body = pack(inputs)
+        told, made = await self._ask({"inputs": heads, "outputs": list(outputs)}, body, wait_s)
+        return Ran(unpack(told["outputs"], made), told["timings_ms"])
+
+    async def recognize(
+        self, picture: bytes, wanted: Mapping[str, Any], *, wait_s: float
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        """What is in a picture, and the milliseconds of its phases. Errors as of `run`."""
+        told, _ = await self._ask({"recognize": dict(wanted)}, picture, wait_s)
+        return told["recognized"], told["timings_ms"]
+
+    async def _ask(self, asked: Mapping[str, Any], body: bytes, wait_s: float) -> tuple[dict[str, Any], bytes]:
         if self.dead.is_set() or self._writer.transport.is_closing():
             raise Died  # the latter comes a little earlier, and a write to what is closing is an error
         number = next(self._ids)
-        heads, body = pack(inputs)
-        header = {"id": number, "inputs": heads, "outputs": list(outputs), "wait_s": wait_s}
-        encoded = json.dumps(header, separators=(",", ":")).encode()
+        encoded = json.dumps({"id": number, "wait_s": wait_s, **asked}, separators=(",", ":")).encode()
         answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
         self._idle.clear()
@@ -117,7 +129,7 @@ class Holding:
             self._forget(number)
         if "error" in told:
             raise error_from_header(told["error"])
-        return Ran(unpack(told["outputs"], made), told["timings_ms"])
+        return told, made
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until everything is answered, or for so long."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,7 +22,7 @@ from relens.hosted.process import sha256_of
 from relens.models import read_labels
 from relens.models.folder import ModelFolder, Version
 from relens.serving.holding import Died, Holding, Told, start_holding
-from relens.serving.served import Inferred, Named, Policy, Served, State, VersionStatus, Wanted
+from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, State, VersionStatus, Wanted
 from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
 from relens.tensors import Tensors
 
@@ -35,6 +35,10 @@ NOTHING = Policy(latest=0)
 Start = Callable[[Path, str, bool], Sequence[str]]
 """A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
 start an engine with it. What is not urgent is loaded at low priority."""
+
+Answer = TypeVar("Answer")
+_Ask = Callable[[Holding, float], Awaitable[Answer]]
+"""A request of an engine, which may wait so many seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -197,24 +201,26 @@ class Hosting:
         slot = self._slot(named)
         assert slot.told is not None
         told = slot.told
-        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels)
+        return Served(
+            slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels or told.labels, told.pictures
+        )
 
     async def infer(
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
     ) -> Inferred:
-        start = time.monotonic()
-        slot = self._slot(named)
-        outcome = "failed"
-        try:
-            answer = await self._ask(named, inputs, outputs, start + (timeout_s or self._options.wait_s))
-            outcome = "answered"
-        except RelensError as error:
-            outcome = error.code
-            raise
-        finally:
-            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
-            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
-        return answer
+        slot, ran = await self._counted(
+            named, lambda engine, wait_s: engine.run(inputs, outputs, wait_s=wait_s), timeout_s
+        )
+        return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
+
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        wanted = asdict(looked)
+        slot, (found, timings_ms) = await self._counted(
+            named, lambda engine, wait_s: engine.recognize(picture, wanted, wait_s=wait_s), timeout_s
+        )
+        return Recognized(slot.model, slot.number, found, timings_ms)
 
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         for model, how in wanted.items():
@@ -230,20 +236,34 @@ class Hosting:
         for model in list(self._slots):
             self._choose(model)
 
-    async def _ask(self, named: Named, inputs: Tensors, outputs: Sequence[str], deadline: float) -> Inferred:
+    async def _counted(self, named: Named, ask: _Ask[Answer], timeout_s: float | None) -> tuple[_Slot, Answer]:
+        """The slot that answers, and what its engine says."""
+        start = time.monotonic()
+        slot = self._slot(named)
+        outcome = "failed"
+        try:
+            answer = await self._asked(named, ask, start + (timeout_s or self._options.wait_s))
+            outcome = "answered"
+        except RelensError as error:
+            outcome = error.code
+            raise
+        finally:
+            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
+            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
+        return answer
+
+    async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[_Slot, Answer]:
         for _ in range(TRIES):
             slot = self._slot(named)
             engine = await slot.engine(deadline)
             if engine.waiting >= self._options.waiting:
                 raise _full(slot.name, engine.waiting)
             try:
-                ran = await engine.run(inputs, outputs, wait_s=max(0.001, deadline - time.monotonic()))
+                return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
             except Died:
                 log.warning("engine died; asking a new one", model=slot.name, pid=engine.pid)
                 if slot.pid == engine.pid:
                     slot.take(None)
-                continue
-            return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
         raise Broken(
             "serving.engine-died",
             f"two engines of {named} died over this request",

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from relens.errors import BadInput, RelensError
 from relens.tensors import Array, TensorInfo, Tensors
+
+PICTURES = "pictures"
+"""What protocols call the way in for pictures: a signature of TensorFlow Serving, a property of a model."""
 
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
 
@@ -93,6 +96,33 @@ class Inferred:
     timings_ms: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How a picture is looked at.
+
+    names      how many names an object has, at most
+    min_score  findings of a detector under it are none
+    vector     whether the model's vector is told, as attribute `vector`; of a model that says nothing else it always is
+    """
+
+    names: int = 5
+    min_score: float = 0.5
+    vector: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """What a version says of a picture. `found` has `picture` and `objects`, as `values.Recognition.to_json` does."""
+
+    model: str
+    version: int
+    found: Mapping[str, Any]
+    timings_ms: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": self.model, "version": self.version, **self.found, "timings_ms": dict(self.timings_ms)}
+
+
 class ModelServer(Protocol):
     """Serves models by name. Its methods are called on an event loop and never block it."""
 
@@ -119,6 +149,14 @@ class ModelServer(Protocol):
 
         Errors as of `describe`. BadInput for inputs that the model does not take, or outputs that it does not have;
         Busy, with `retry_after_s`, if too much waits or it was not run in time; Broken if the model fails.
+        """
+
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        """What one version says of the picture in these bytes, by its card.
+
+        Errors as of `infer`. BadInput for bytes that are no picture, and for a model that takes none.
         """
 
     def configure(self, wanted: Mapping[str, Wanted]) -> None:

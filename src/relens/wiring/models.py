@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -24,14 +26,14 @@ DEFAULT_PORT = 8080
 log = structlog.get_logger(__name__)
 
 
-def host_models(root: Path, options: Options | None = None) -> Hosting:
+def host_models(root: Path, options: Options | None = None, limits: Limits | None = None) -> Hosting:
     """A server of the models in a folder, not begun. Missing if there is no such folder."""
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise Missing(
             "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
         )
-    return Hosting(ModelFolder(root), _engine_argv, options or Options())
+    return Hosting(ModelFolder(root), partial(_engine_argv, limits or Limits()), options or Options())
 
 
 def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) -> None:
@@ -48,7 +50,13 @@ def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) ->
         log.info("down")
 
 
-def _engine_argv(file: Path, digest: str, urgent: bool) -> Sequence[str]:
-    given = {"--model": file, "--digest": digest, "--threads": os.cpu_count() or 1, "--queue": QUEUE}
+def _engine_argv(limits: Limits, file: Path, digest: str, urgent: bool) -> Sequence[str]:
+    given = {
+        "--model": file,
+        "--digest": digest,
+        "--threads": os.cpu_count() or 1,
+        "--queue": QUEUE,
+        "--limits": json.dumps(limits.model_dump()),
+    }
     words = [str(part) for pair in given.items() for part in pair]
     return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]
