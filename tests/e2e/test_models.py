@@ -15,6 +15,7 @@ import time
 import httpx
 import psutil
 import pytest
+import yaml
 
 from relens.testing import networks
 from relens.testing.pictures import draw
@@ -169,3 +170,31 @@ def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):
         command = [sys.executable, "-m", "relens.cli", "up", "--models", tmp_path / "nowhere", *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code, done.stderr
+
+
+def test_models_are_served_beside_a_home_as_its_settings_say(home):
+    root = home.path / "served"
+    for version in (1, 2):
+        put(root, version, networks.scaler(version))
+    put(root, 1, networks.scaler(1), model="other")
+    scale = {"latest": 2, "labels": {"stable": 1}}
+    (home.path / "relens.yaml").write_text(
+        yaml.safe_dump({"models": {"folder": "served", "others": False, "serve": {"scale": scale}}})
+    )
+    process, url = home.up()
+    with httpx.Client(base_url=url, timeout=30) as client:
+        wait_for(client, {"2": "AVAILABLE", "1": "AVAILABLE"})
+        assert tfserving(client) == 2.0
+        answer = client.post("/v1/models/scale/labels/stable:predict", json={"inputs": [[1, 2, 3, 4]]})
+        assert answer.json()["outputs"]["factor"] == [1.0]
+        assert client.get("/v1/models").json()["models"]
+        assert client.get("/v1/models/dummy").status_code == 200  # a model of the home, told of as ever
+        assert client.get("/v1/models/other").status_code == 404
+        ready = client.get("/health/ready").json()
+        assert not [one for one in ready.get("missing", ()) if "scale" in one]
+    [told] = home.json("status")["served"]
+    assert (told["model"], told["labels"]) == ("scale", {"stable": 1})
+    assert [(one["version"], one["state"]) for one in told["versions"]] == [(2, "AVAILABLE"), (1, "AVAILABLE")]
+    assert "stable" in home.run("status").stdout
+    process.terminate()
+    assert process.wait(30) == 0

@@ -177,6 +177,28 @@ def test_policies_choose_what_is_served(root, policy, serve):
     run(work())
 
 
+def test_where_memory_counts_the_old_version_goes_before_the_new_one_is_loaded(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, default=Wanted(swap="resource"), tries=1) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            for version, wanted in ((2, {2: "AVAILABLE"}), (3, {3: "AVAILABLE"})):
+                good(root, version)
+                most = 0
+                while states(server) != wanted:
+                    most = max(most, len(engines(server)))
+                    with contextlib.suppress(Busy):  # and no other error
+                        await ask(server)
+                    await asyncio.sleep(0.005)
+                assert most == 1
+                assert await ask(server) == version
+            put(root, 4, b"no model")
+            await until(lambda: states(server) == {4: "END", 3: "AVAILABLE"})
+            assert await ask(server) == 3
+
+    run(work())
+
+
 def test_what_is_served_can_be_changed_while_it_is(root):
     async def work():
         for version in (1, 2):

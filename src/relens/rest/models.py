@@ -6,18 +6,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
+from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Receive, Scope, Send
 
 from relens.rest.border import Border
 from relens.rest.looking import looking_routes
 from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
-from relens.serving.served import ModelServer
+from relens.serving.served import ModelServer, status_of
 from relens.telemetry import REGISTRY
 
 NOT_READY = 503
@@ -35,6 +37,33 @@ def model_routes(server: ModelServer, *, max_bytes: int) -> list[BaseRoute]:
     """The routes of both protocols, and of pictures as they are."""
     doors = (looking_routes, tfserving_routes, oip_routes)  # `{model}` of the second takes a colon and what follows
     return [route for door in doors for route in door(server, max_bytes=max_bytes)]
+
+
+def add_models(app: FastAPI, server: ModelServer, *, max_bytes: int) -> None:
+    """Put the routes of both protocols on an application that has routes of its own.
+
+    A model that is served is told of as TensorFlow Serving does; of others the application tells as it did.
+    """
+    own = {f"/v1/models/{{model}}{rest}" for rest in ("", "/metadata")}
+    routes = model_routes(server, max_bytes=max_bytes)
+    app.router.routes[:0] = [_OfServed(one, server) if getattr(one, "path", "") in own else one for one in routes]
+
+
+class _OfServed(BaseRoute):
+    """A route of models that are served; others are left to the routes behind it."""
+
+    def __init__(self, route: BaseRoute, server: ModelServer) -> None:
+        self._route = route
+        self._server = server
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = self._route.matches(scope)
+        if match is not Match.NONE and found["path_params"]["model"] not in self._server.models():
+            return Match.NONE, {}
+        return match, found
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._route.handle(scope, receive, send)
 
 
 def life_of(server: Opened) -> Callable[[Any], AbstractAsyncContextManager[None]]:
@@ -57,6 +86,7 @@ def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence
         *model_routes(server, max_bytes=max_bytes),
         Route("/health/live", _live),
         Route("/health/ready", _ready(server)),
+        Route("/v1/status", _status(server)),
         Route("/metrics", _metrics),
     ]
     border = [Middleware(Border, allowed_hosts=allowed_hosts)]
@@ -84,6 +114,13 @@ def _ready(server: ModelServer) -> Callable[[Request], Any]:
         return JSONResponse({"ready": True})
 
     return ready
+
+
+def _status(server: ModelServer) -> Callable[[Request], Any]:
+    async def status(_request: Request) -> JSONResponse:
+        return JSONResponse({"served": status_of(server)})
+
+    return status
 
 
 async def _metrics(_request: Request) -> Response:

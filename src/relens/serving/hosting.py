@@ -110,7 +110,8 @@ class _Slot:
         return None if self._engine is None else self._engine.pid
 
     def status(self) -> VersionStatus:
-        return VersionStatus(self.number, self.state, self.error)
+        waiting = 0 if self._engine is None else self._engine.waiting
+        return VersionStatus(self.number, self.state, self.error, waiting)
 
     def take(self, engine: Holding | None) -> None:
         """The engine that answers from now on; None: there is none, and requests wait for the next."""
@@ -150,6 +151,7 @@ class Hosting:
         self._loading = asyncio.Semaphore(options.at_once)
         self._looking: asyncio.Task[None] | None = None
         self._unreadable = False
+        self._gaps: dict[str, float] = {}  # since when no version of a model takes new requests
         self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
 
     # -- its life
@@ -294,6 +296,8 @@ class Hosting:
             available = [number for number, slot in slots.items() if slot.state == "AVAILABLE"]
             if available:
                 return slots[max(available)]
+            if named.model in self._gaps and len(slots) > 1:
+                raise Busy("serving.loading", f"the next version of {named} is about to be loaded", retry_after_s=0.5)
             raise _not_available(named, list(slots.values()))
         slot = slots.get(named.version)
         if slot is None or slot.state not in {"AVAILABLE", "UNLOADING"}:
@@ -339,7 +343,8 @@ class Hosting:
     def _choose(self, model: str) -> None:
         """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
 
-        What could not be loaded at once is tried further, and meanwhile the next older one is wanted.
+        Or let go first, and begin when it has ended, where memory counts for more than a gap. What could not be loaded
+        at once is tried further, and meanwhile the next older one is wanted.
         """
         slots, here = self._slots.get(model, {}), self._here.get(model, set())
         how = self._how(model)
@@ -347,14 +352,19 @@ class Hosting:
         hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
         wanted = choose([number for number in hopeful if not slots[number].in_trouble])
         tried = choose(hopeful)
-        for number in wanted | tried:
-            self._begin(slots[number])
         serves = all(slots[number].state == "AVAILABLE" for number in wanted)
+        makes_room = how is not None and how.swap == "resource"
         for number, slot in list(slots.items()):
             if slot.state == "END" and (slot.error is None or number not in here):
                 del slots[number]
-            elif number not in wanted | tried and (serves or number not in here) and slot.life is not None:
+            elif (
+                number not in wanted | tried and slot.life is not None and (serves or makes_room or number not in here)
+            ):
                 slot.leave.set()
+        if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
+            return  # what goes calls this again when it has ended
+        for number in wanted | tried:
+            self._begin(slots[number])
 
     def _begin(self, slot: _Slot) -> None:
         if slot.life is None:
@@ -393,7 +403,9 @@ class Hosting:
                     MODEL_LOADS.labels(slot.model, "loaded").inc()
                     slot.error, slot.state = None, "AVAILABLE"
                     slot.take(engine)
-                    log.info("a version is available", model=slot.name, pid=engine.pid)
+                    gone = self._gaps.pop(slot.model, None)
+                    gap_s = None if gone is None else round(time.monotonic() - gone, 3)
+                    log.info("a version is available", model=slot.name, pid=engine.pid, gap_s=gap_s)
                     self._choose(slot.model)
                     return engine
         slot.give_up(None if slot.leave.is_set() else slot.error)
@@ -435,11 +447,16 @@ class Hosting:
 
     async def _let_go(self, slot: _Slot, engine: Holding) -> None:
         slot.state = "UNLOADING"
+        if not any(other.state == "AVAILABLE" for other in self._slots.get(slot.model, {}).values()):
+            self._gaps[slot.model] = time.monotonic()
         await asyncio.sleep(0)  # who has just been given this slot asks its engine first
         await engine.drain(self._options.drain_s)
         await engine.stop()
         slot.give_up(None)
         log.info("a version has ended", model=slot.name)
+        self._choose(slot.model)
+        if not self._slots.get(slot.model):
+            self._gaps.pop(slot.model, None)
 
     async def _restart(self, slot: _Slot, engine: Holding) -> Holding | None:
         """Start an engine again after one has died, longer apart each time: it, or None if the version is let go."""

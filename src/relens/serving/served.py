@@ -18,6 +18,8 @@ PICTURES = "pictures"
 
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
 
+Swap = Literal["availability", "resource"]
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -53,19 +55,31 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a model is served: which versions, and label to version; a label names one while that is available."""
+    """How a model is served.
+
+    policy  which versions
+    labels  label to version; a label names one while that is available
+    swap    "availability": a version goes when those that are wanted answer, and both need memory meanwhile;
+            "resource": it goes first, and nothing answers until the next one is loaded
+    """
 
     policy: Policy = Policy()
     labels: Mapping[str, int] = field(default_factory=dict)
+    swap: Swap = "availability"
 
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """How a version is: with why it ended, or why loading it failed last."""
+    """How a version is: with why it ended, or why loading it failed last, and how many requests its engine has."""
 
     version: int
     state: State
     error: RelensError | None = None
+    waiting: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        error = {} if self.error is None else self.error.to_json()
+        return {"version": self.version, "state": self.state, "waiting": self.waiting, **error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +179,15 @@ class ModelServer(Protocol):
         Missing for a model that there is not, BadInput for a label of a version that is not available: then nothing
         has changed.
         """
+
+
+def status_of(server: ModelServer) -> list[dict[str, Any]]:
+    """Every model with its versions and labels, as JSON."""
+    return [
+        {
+            "model": model,
+            "labels": dict(server.labels(model)),
+            "versions": [one.to_json() for one in server.versions(model)],
+        }
+        for model in server.models()
+    ]

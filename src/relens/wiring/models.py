@@ -12,12 +12,14 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from relens.config import Limits
+from relens.config import Limits, ServedModel, Settings
 from relens.errors import Missing
 from relens.hosted import start
 from relens.models.folder import ModelFolder
 from relens.rest.models import create_models_app
 from relens.serving.hosting import Hosting, Options
+from relens.serving.served import Policy, Wanted
+from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
 QUEUE = 64
@@ -34,6 +36,38 @@ def host_models(root: Path, options: Options | None = None, limits: Limits | Non
             "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
         )
     return Hosting(ModelFolder(root), partial(_engine_argv, limits or Limits()), options or Options())
+
+
+def hosted_beside(parts: Parts) -> Hosting | None:
+    """A server of the models that the settings of a home name, not begun; None if they name none.
+
+    Missing if there is no such folder.
+    """
+    settings = parts.settings
+    if not settings.models.folder:
+        return None
+    return host_models(parts.home.path / settings.models.folder, options_of(settings), settings.limits)
+
+
+def options_of(settings: Settings) -> Options:
+    """How settings say that models are served. A request waits as long as any question."""
+    given = settings.models
+    return Options(
+        wanted={model: _wanted(how) for model, how in given.serve.items()},
+        default=Wanted() if given.others else None,
+        poll_s=given.poll_s,
+        wait_s=settings.server.timeout_s,
+        waiting=settings.server.queue * 2,
+        load_s=given.load_timeout_s,
+        tries=given.tries,
+        drain_s=given.drain_s,
+        at_once=given.at_once,
+    )
+
+
+def _wanted(how: ServedModel) -> Wanted:
+    latest = None if how.latest == "all" else how.latest
+    return Wanted(Policy(latest, how.specific), how.labels, how.swap)
 
 
 def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) -> None:
