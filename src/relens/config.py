@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, SecretStr, ValidationError, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from relens.errors import BadInput, Missing
@@ -117,6 +127,13 @@ class ServedModel(_Section):
     swap: Literal["availability", "resource"] = Field(
         "availability", description="whether the next version is loaded before the last one goes, or after"
     )
+    profile: Literal["fair", "batch", "bulk"] = Field(
+        "fair", description="each request by itself on one core; together on all cores; the same in idle time"
+    )
+    batch: PositiveInt | None = Field(None, description="rows of a batch, at most; none: 8, or 32 of bulk")
+    delay_ms: NonNegativeFloat | None = Field(None, description="how long a batch waits for more; none: 2, or 50")
+    sizes: tuple[PositiveInt, ...] = Field((), description="rows that a batch may have; it is filled up to the next")
+    queue: PositiveInt | None = Field(None, description="requests that may wait for its engine; none: server.queue")
 
 
 class Models(_Section):
@@ -228,7 +245,15 @@ def load(home: Home) -> Settings:
         # A section with everything commented out reads as None.
         return Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        raise _bad_setting(home, error) from error
+        raise _bad_setting(f"{home.file} or the environment", error) from error
+
+
+def without_home() -> Settings:
+    """The defaults, and what the environment says. BadInput, naming the key, if that is not valid."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise _bad_setting("the environment", error) from error
 
 
 def template() -> str:
@@ -252,13 +277,13 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None).removesuffix("...\n").strip()
 
 
-def _bad_setting(home: Home, error: ValidationError) -> BadInput:
+def _bad_setting(where: str, error: ValidationError) -> BadInput:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return BadInput(
             "config.bad-value",
-            f"{key}: {first['msg'].lower()} (in {home.file} or the environment)",
+            f"{key}: {first['msg'].lower()} (in {where})",
             hint="see docs/settings.md",
         )
     known = _known_keys(first["loc"])
@@ -267,7 +292,7 @@ def _bad_setting(home: Home, error: ValidationError) -> BadInput:
     )
     return BadInput(
         "config.unknown-key",
-        f"{key} is no setting (in {home.file} or the environment)",
+        f"{key} is no setting (in {where})",
         hint=f"did you mean {near[0]}?" if near else "see docs/settings.md",
     )
 

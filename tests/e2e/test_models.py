@@ -162,7 +162,14 @@ def test_health_and_metrics_tell_how_it_is(server):
     assert client.get("/health/ready").json() == {"ready": True}
     assert client.get("/v2/health/ready").status_code == 200
     assert tfserving(client) == 1.0
-    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"}' in client.get("/metrics").text
+    told = client.get("/metrics").text
+    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"} 1.0' in told
+    assert 'relens_model_phase_seconds_count{model="scale",phase="run",version="1"} 1.0' in told
+    assert 'relens_model_state{model="scale",state="AVAILABLE",version="1"} 1.0' in told
+    [memory] = [line for line in told.splitlines() if line.startswith("relens_model_memory_bytes{")]
+    assert float(memory.split()[-1]) > 10_000_000
+    [model] = client.get("/v1/status").json()["served"]
+    assert model["versions"][0]["memory_bytes"] > 10_000_000
 
 
 def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):

@@ -365,6 +365,22 @@ def test_an_engine_that_hangs_holds_no_request_for_longer_than_it_may_wait(root,
     run(work())
 
 
+def test_an_engine_that_hangs_for_good_is_ended_and_another_answers(root, monkeypatch):
+    async def work():
+        good(root, 1)
+        async with hosted(root, hangs_s=0.05) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            pid = engines(server)[1]
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(Busy):
+                await server.infer(Named("scale"), {"images": ROW}, timeout_s=0.1)
+            await until(lambda: engines(server).get(1) not in {None, pid})
+            assert await ask(server) == 1
+
+    monkeypatch.setattr(holding, "SLACK_S", 0.1)
+    run(work())
+
+
 def test_the_end_waits_for_no_version_that_is_loading(root):
     async def work():
         good(root, 1)

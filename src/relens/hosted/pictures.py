@@ -12,6 +12,7 @@ import structlog
 
 from relens.errors import BadInput
 from relens.golden import repeat_golden
+from relens.hosted.model import Outputs, Prepared
 from relens.hosted.recognition import objects_of
 from relens.models import Card, read_card, read_labels
 from relens.models.artifacts import CARD, MARKER, open_version
@@ -50,7 +51,12 @@ def verify_version(graph: Graph, file: Path) -> None:
     """Check a version that has a manifest: every byte, and what its golden pictures give. Broken if it differs."""
     if (file.parent / MARKER).is_file():
         artifact = open_version(file.parent, verify=True)
-        repeat_golden(artifact, graph.backend, lambda inputs: _run_roles(graph, artifact.card, inputs), {})
+        tensors = list(artifact.card.outputs.values())
+
+        def run(row: Floats) -> dict[str, Floats]:
+            return _by_role(artifact.card, graph.run(_inputs_of(graph, row), tensors))
+
+        repeat_golden(artifact, graph.backend, run, {})
 
 
 class Pictures:
@@ -80,17 +86,23 @@ class Pictures:
         rows = [self._row(number, data) for number, data in enumerate(elements.ravel())]
         return np.concatenate(rows).astype(dtype_of(self._graph.inputs[0].datatype), copy=False)
 
-    def recognize(self, data: bytes, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What is in a picture, as JSON: `picture` and `objects`, as `values.Recognition` has them.
+    def looked_at(self, data: bytes, looked: Mapping[str, Any]) -> Prepared:
+        """What is in a picture. It is answered as JSON: `picture` and `objects`, as `values.Recognition` has them.
 
-        wanted  as `recognition.objects_of` says
+        looked  as `recognition.objects_of` says
         """
+        card, labels = self.known.card, self.known.labels
         picture = self._decode(data)
-        outputs = _run_roles(self._graph, self.known.card, preprocess(picture.pixels, self._prep))
         size = (picture.width, picture.height)
-        objects = objects_of(outputs, self.known.card, self.known.labels, size=size, **wanted)
-        info = PictureInfo(digest_of(data), *size)
-        return {"picture": info.to_json(), "objects": [one.to_json() for one in objects]}
+        tensors = tuple(dict.fromkeys(card.outputs.values()))
+        self._graph.check(inputs := _inputs_of(self._graph, preprocess(picture.pixels, self._prep)), tensors)
+
+        def finish(made: Outputs) -> tuple[dict[str, Any], bytes]:
+            objects = objects_of(_by_role(card, made), card, labels, size=size, **looked)
+            info = PictureInfo(digest_of(data), *size)
+            return {"recognized": {"picture": info.to_json(), "objects": [one.to_json() for one in objects]}}, b""
+
+        return Prepared(inputs, tensors, finish)
 
     def _row(self, number: int, data: bytes) -> Floats:
         try:
@@ -102,11 +114,14 @@ class Pictures:
         return decode(data, limits=self._limits, short_side_px=self._short_side_px)
 
 
-def _run_roles(graph: Graph, card: Card, inputs: Floats) -> dict[str, Floats]:
-    """One forward of a batch of one: role to (1, …) float32. A model with a fixed batch is given it."""
+def _inputs_of(graph: Graph, row: Floats) -> dict[str, Array]:
+    """A model's input of one picture. A model with a fixed batch is given it so many times."""
     [info] = graph.inputs
-    batch = np.repeat(inputs, info.shape[0] or 1, axis=0).astype(dtype_of(info.datatype), copy=False)
-    made = graph.run({info.name: batch}, list(card.outputs.values()))
+    return {info.name: np.repeat(row, info.shape[0] or 1, axis=0).astype(dtype_of(info.datatype), copy=False)}
+
+
+def _by_role(card: Card, made: Outputs) -> dict[str, Floats]:
+    """Role to what it says of the first picture: (1, …) float32."""
     return {role: np.asarray(made[tensor][:1], np.float32) for role, tensor in card.outputs.items()}
 
 

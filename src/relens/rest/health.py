@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from relens.gateway import Gateway
 from relens.rest import schemas
 from relens.rest.failures import described
-from relens.rest.models import missing_models
+from relens.rest.models import measure, missing_models
 from relens.serving.served import ModelServer, status_of
 from relens.telemetry import REGISTRY
 
@@ -36,7 +36,7 @@ def add_health(
     async def get_status() -> JSONResponse:
         """Engines, unfinished plans, galleries and models, models that are served as they are, and what is missing."""
         told = await run_in_threadpool(gateway.status)
-        return JSONResponse(told | {"served": [] if models is None else status_of(models)})
+        return JSONResponse(told if models is None else told | {"served": status_of(models)})
 
     @app.get("/health/live", tags=["Server"], summary="Alive", responses={200: {"model": schemas.Live}})
     async def get_live() -> JSONResponse:
@@ -61,6 +61,8 @@ def add_health(
         return JSONResponse({"ready": True})
 
     @app.get("/metrics", tags=["Server"], summary="Metrics", response_class=PlainTextResponse)
-    def get_metrics() -> Response:
+    async def get_metrics() -> Response:
         """Counters of this process, for Prometheus."""
+        if models is not None:
+            measure(models)
         return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -13,6 +13,7 @@ from starlette.types import Scope
 from relens.errors import BadInput, RelensError
 from relens.rest.bodies import picture_in, read_body
 from relens.rest.failures import failure
+from relens.rest.leaving import unless_gone
 from relens.rest.tfserving import METHODS, named_in
 from relens.serving.served import Looked, ModelServer
 
@@ -33,7 +34,8 @@ def looking_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
         looked, timeout_s = _looked(request), _number(request, "timeout_s", 0, math.inf)
         server.describe(named)  # before the body: who cannot be answered need not send it
         body = await read_body(request, max_bytes)
-        found = await server.recognize(named, picture_in(request, body, max_bytes), looked, timeout_s=timeout_s)
+        picture = picture_in(request, body, max_bytes)
+        found = await unless_gone(request, server.recognize(named, picture, looked, timeout_s=timeout_s))
         return JSONResponse(found.to_json())
 
     places = [f"/v1/models/{{model}}{which}:recognize" for which in ("", "/versions/{version}", "/labels/{label}")]

@@ -20,7 +20,7 @@ from relens.rest.looking import looking_routes
 from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
 from relens.serving.served import ModelServer, status_of
-from relens.telemetry import REGISTRY
+from relens.telemetry import MODEL_MEMORY, MODEL_STATE, MODEL_WAITING, REGISTRY
 
 NOT_READY = 503
 
@@ -87,7 +87,7 @@ def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence
         Route("/health/live", _live),
         Route("/health/ready", _ready(server)),
         Route("/v1/status", _status(server)),
-        Route("/metrics", _metrics),
+        Route("/metrics", _metrics(server)),
     ]
     border = [Middleware(Border, allowed_hosts=allowed_hosts)]
     return Starlette(routes=routes, lifespan=life_of(server), middleware=border)
@@ -123,5 +123,20 @@ def _status(server: ModelServer) -> Callable[[Request], Any]:
     return status
 
 
-async def _metrics(_request: Request) -> Response:
-    return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+def _metrics(server: ModelServer) -> Callable[[Request], Any]:
+    async def metrics(_request: Request) -> Response:
+        measure(server)
+        return Response(generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return metrics
+
+
+def measure(server: ModelServer) -> None:
+    """Set the gauges of models to how they are now."""
+    for gauge in (MODEL_WAITING, MODEL_MEMORY, MODEL_STATE):
+        gauge.clear()
+    for model in server.models():
+        for one in server.versions(model):
+            MODEL_WAITING.labels(model, str(one.version)).set(one.waiting)
+            MODEL_MEMORY.labels(model, str(one.version)).set(one.memory_bytes)
+            MODEL_STATE.labels(model, str(one.version), one.state).set(1)

@@ -483,6 +483,7 @@ class ServedVersion(_Answer):
     version: int = _is("its number", 2)
     state: str = _is("START, LOADING, AVAILABLE, UNLOADING or END", "AVAILABLE")
     waiting: int = _is("requests that its engine has not answered", 0)
+    memory_bytes: int = _is("resident memory of its engine", 84_000_000)
 
 
 class ServedModel(_Answer):
@@ -502,7 +503,7 @@ class Status(_Answer):
     plans: list[Plan] = _is("plans that are not over")
     galleries: list[Gallery] = _is("by name")
     models: list[str] = _is("model versions", ["effnet-lite0/1"])
-    served: list[ServedModel] = _is("models that are served as they are, beside the home's own")
+    served: list[ServedModel] | None = _may("models that are served as they are, beside the home's own")
 
 
 class Live(_Answer):

@@ -26,6 +26,7 @@ from starlette.types import Scope
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
 from relens.rest.bodies import read_bounded
 from relens.rest.failures import status_of
+from relens.rest.leaving import unless_gone
 from relens.rest.tfserving_json import (
     DEFAULT_SIGNATURE,
     read_examples,
@@ -119,7 +120,7 @@ class _Door:
     async def predict(self, request: Request) -> Response:
         named = named_in(request)
         _, (inputs, rows) = await self._read(request, named, read_predict)
-        found = await self._server.infer(named, inputs)
+        found = await unless_gone(request, self._server.infer(named, inputs))
         return await _written(request, found.outputs, lambda: write_predict(found.outputs, rows=rows))
 
     async def classify(self, request: Request) -> Response:
@@ -135,7 +136,7 @@ class _Door:
         named = named_in(request)
         served, (inputs, count) = await self._read(request, named, partial(read_examples, method=method))
         wanted = choose(served)
-        found = await self._server.infer(named, inputs, outputs=(wanted,))
+        found = await unless_gone(request, self._server.infer(named, inputs, outputs=(wanted,)))
         return served, found.outputs[wanted], count
 
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:

@@ -21,9 +21,9 @@ from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
 from relens.hosted.process import sha256_of
 from relens.models import read_labels
 from relens.models.folder import ModelFolder, Version
-from relens.serving.holding import Died, Holding, Told, start_holding
+from relens.serving.holding import Died, Holding, Ran, Seen, Told, start_holding
 from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, State, VersionStatus, Wanted
-from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
+from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS
 from relens.tensors import Tensors
 
 TRIES = 2
@@ -32,11 +32,11 @@ LONGEST_PAUSE_S = 10.0
 OVERWRITTEN = "runtimes.overwritten"
 NOTHING = Policy(latest=0)
 
-Start = Callable[[Path, str, bool], Sequence[str]]
-"""A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
-start an engine with it. What is not urgent is loaded at low priority."""
+Start = Callable[[str, Path, str, bool], Sequence[str]]
+"""A model's name, its file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments
+that start an engine with it. What is not urgent is loaded at low priority."""
 
-Answer = TypeVar("Answer")
+Answer = TypeVar("Answer", Ran, Seen)
 _Ask = Callable[[Holding, float], Awaitable[Answer]]
 """A request of an engine, which may wait so many seconds."""
 
@@ -51,7 +51,8 @@ class Options:
     default   how those are that `wanted` does not name; None: not at all
     poll_s    from one look at the folder to the next
     wait_s    how long a request may wait, if it does not say
-    waiting   requests that one engine may have unanswered; one more is Busy
+    waiting   requests that one engine may have unanswered, if the model does not say; one more is Busy
+    hangs_s   an engine that has requests and has said nothing for so long is ended, and started again
     load_s    how long loading may take
     tries     of loading a version; between them a pause, twice as long each time
     drain_s   how long a version that is let go has for what it has begun
@@ -63,6 +64,7 @@ class Options:
     poll_s: float = 1.0
     wait_s: float = 30.0
     waiting: int = 128
+    hangs_s: float = 60.0
     load_s: float = 300.0
     tries: int = 3
     pause_s: float = 1.0
@@ -110,8 +112,9 @@ class _Slot:
         return None if self._engine is None else self._engine.pid
 
     def status(self) -> VersionStatus:
-        waiting = 0 if self._engine is None else self._engine.waiting
-        return VersionStatus(self.number, self.state, self.error, waiting)
+        if self._engine is None:
+            return VersionStatus(self.number, self.state, self.error)
+        return VersionStatus(self.number, self.state, self.error, self._engine.waiting, self._engine.memory_bytes)
 
     def take(self, engine: Holding | None) -> None:
         """The engine that answers from now on; None: there is none, and requests wait for the next."""
@@ -219,10 +222,10 @@ class Hosting:
         self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
     ) -> Recognized:
         wanted = asdict(looked)
-        slot, (found, timings_ms) = await self._counted(
+        slot, seen = await self._counted(
             named, lambda engine, wait_s: engine.recognize(picture, wanted, wait_s=wait_s), timeout_s
         )
-        return Recognized(slot.model, slot.number, found, timings_ms)
+        return Recognized(slot.model, slot.number, seen.found, seen.timings_ms)
 
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         for model, how in wanted.items():
@@ -246,6 +249,10 @@ class Hosting:
         try:
             answer = await self._asked(named, ask, start + (timeout_s or self._options.wait_s))
             outcome = "answered"
+            _, ran = answer
+            MODEL_ROWS.labels(slot.model, str(slot.number)).observe(ran.rows)
+            for phase, took_ms in ran.timings_ms.items():
+                MODEL_PHASES.labels(slot.model, str(slot.number), phase).observe(took_ms / 1000)
         except RelensError as error:
             outcome = error.code
             raise
@@ -258,7 +265,8 @@ class Hosting:
         for _ in range(TRIES):
             slot = self._slot(named)
             engine = await slot.engine(deadline)
-            if engine.waiting >= self._options.waiting:
+            how = self._how(slot.model)
+            if engine.waiting >= ((how and how.waiting) or self._options.waiting):
                 raise _full(slot.name, engine.waiting)
             try:
                 return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
@@ -425,7 +433,8 @@ class Hosting:
             slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
         others = self._slots.get(slot.model, {}).values()
         urgent = not any(other.pid is not None for other in others if other is not slot)
-        engine = await start_holding(self._start(found.file, slot.digest, urgent))
+        argv = self._start(slot.model, found.file, slot.digest, urgent)
+        engine = await start_holding(argv, hangs_s=self._options.hangs_s)
         try:
             slot.told = await _unless(slot.leave, engine.ready(self._options.load_s))
         except BaseException:

@@ -59,6 +59,7 @@ class Wanted:
 
     policy  which versions
     labels  label to version; a label names one while that is available
+    waiting requests that its engine may have unanswered; None: as the server is set up
     swap    "availability": a version goes when those that are wanted answer, and both need memory meanwhile;
             "resource": it goes first, and nothing answers until the next one is loaded
     """
@@ -66,20 +67,28 @@ class Wanted:
     policy: Policy = Policy()
     labels: Mapping[str, int] = field(default_factory=dict)
     swap: Swap = "availability"
+    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """How a version is: with why it ended, or why loading it failed last, and how many requests its engine has."""
+    """How a version is.
+
+    error         why it ended, or why loading it failed last
+    waiting       requests that its engine has not answered
+    memory_bytes  resident memory of its engine; 0 if that is not known
+    """
 
     version: int
     state: State
     error: RelensError | None = None
     waiting: int = 0
+    memory_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         error = {} if self.error is None else self.error.to_json()
-        return {"version": self.version, "state": self.state, "waiting": self.waiting, **error}
+        said = {"version": self.version, "state": self.state, "waiting": self.waiting}
+        return {**said, "memory_bytes": self.memory_bytes, **error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What a version gave: outputs by name, in the order that was asked for, and milliseconds of `queue` and `run`."""
+    """What a version gave: outputs by name, in the order that was asked for, and milliseconds by phase (`run`, …)."""
 
     model: str
     version: int

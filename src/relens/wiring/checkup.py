@@ -39,7 +39,7 @@ def told_by(url: str) -> dict[str, Any]:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
         with direct.open(f"{url}/v1/status", timeout=5) as answer:
             told = json.load(answer)
-            return {"engines": told["engines"], "served": told["served"]}
+            return {"engines": told["engines"], "served": told.get("served", [])}
     except (OSError, ValueError, KeyError):
         return {"engines": [], "served": []}
 

@@ -6,13 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import structlog
 import uvicorn
 
-from relens.config import Limits, ServedModel, Settings
+from relens import config
+from relens.config import ServedModel, Settings
 from relens.errors import Missing
 from relens.hosted import start
 from relens.models.folder import ModelFolder
@@ -22,20 +24,25 @@ from relens.serving.served import Policy, Wanted
 from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
-QUEUE = 64
 DEFAULT_PORT = 8080
+AHEAD = 2
+"""How many times its queue an engine may have unanswered: what it runs, what waits, and what is on its way."""
 
 log = structlog.get_logger(__name__)
 
 
-def host_models(root: Path, options: Options | None = None, limits: Limits | None = None) -> Hosting:
-    """A server of the models in a folder, not begun. Missing if there is no such folder."""
+def host_models(root: Path, options: Options | None = None, settings: Settings | None = None) -> Hosting:
+    """A server of the models in a folder, not begun. Missing if there is no such folder.
+
+    options   by default as the settings say
+    """
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise Missing(
             "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
         )
-    return Hosting(ModelFolder(root), partial(_engine_argv, limits or Limits()), options or Options())
+    given = settings or config.without_home()
+    return Hosting(ModelFolder(root), partial(_engine_argv, given), options or options_of(given))
 
 
 def hosted_beside(parts: Parts) -> Hosting | None:
@@ -46,7 +53,7 @@ def hosted_beside(parts: Parts) -> Hosting | None:
     settings = parts.settings
     if not settings.models.folder:
         return None
-    return host_models(parts.home.path / settings.models.folder, options_of(settings), settings.limits)
+    return host_models(parts.home.path / settings.models.folder, settings=settings)
 
 
 def options_of(settings: Settings) -> Options:
@@ -57,7 +64,8 @@ def options_of(settings: Settings) -> Options:
         default=Wanted() if given.others else None,
         poll_s=given.poll_s,
         wait_s=settings.server.timeout_s,
-        waiting=settings.server.queue * 2,
+        waiting=settings.server.queue * AHEAD,
+        hangs_s=2 * settings.server.timeout_s,
         load_s=given.load_timeout_s,
         tries=given.tries,
         drain_s=given.drain_s,
@@ -67,14 +75,15 @@ def options_of(settings: Settings) -> Options:
 
 def _wanted(how: ServedModel) -> Wanted:
     latest = None if how.latest == "all" else how.latest
-    return Wanted(Policy(latest, how.specific), how.labels, how.swap)
+    waiting = None if how.queue is None else how.queue * AHEAD
+    return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting)
 
 
 def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) -> None:
     """Serve a folder of models, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
     hosting = host_models(root)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        app = create_models_app(hosting, max_bytes=Limits().max_bytes, allowed_hosts=LOOPBACK)
+        app = create_models_app(hosting, max_bytes=config.without_home().limits.max_bytes, allowed_hosts=LOOPBACK)
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
         )
@@ -84,13 +93,40 @@ def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) ->
         log.info("down")
 
 
-def _engine_argv(limits: Limits, file: Path, digest: str, urgent: bool) -> Sequence[str]:
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """What a profile means. `cores` is what one forward uses, None: all; `nice` of what runs."""
+
+    rows: int
+    delay_ms: float
+    cores: int | None
+    nice: int = 0
+
+
+PROFILES = {
+    "fair": _Profile(rows=1, delay_ms=0, cores=1),
+    "batch": _Profile(rows=8, delay_ms=2, cores=None),
+    "bulk": _Profile(rows=32, delay_ms=50, cores=None, nice=10),
+}
+
+
+def _engine_argv(settings: Settings, model: str, file: Path, digest: str, urgent: bool) -> Sequence[str]:
+    how = settings.models.serve.get(model, ServedModel())
+    profile, cores = PROFILES[how.profile], os.cpu_count() or 1
+    way = {
+        "threads": cores,
+        "rows": how.batch or profile.rows,
+        "delay_s": (profile.delay_ms if how.delay_ms is None else how.delay_ms) / 1000,
+        "sizes": sorted(how.sizes),
+        "nice": profile.nice,
+    }
     given = {
         "--model": file,
         "--digest": digest,
-        "--threads": os.cpu_count() or 1,
-        "--queue": QUEUE,
-        "--limits": json.dumps(limits.model_dump()),
+        "--cores": profile.cores or cores,
+        "--queue": how.queue or settings.server.queue,
+        "--way": json.dumps(way),
+        "--limits": json.dumps(settings.limits.model_dump()),
     }
     words = [str(part) for pair in given.items() for part in pair]
     return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]

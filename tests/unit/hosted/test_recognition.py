@@ -14,8 +14,8 @@ from PIL import Image
 
 from relens.errors import BadInput, Broken
 from relens.golden import golden_outputs, golden_pictures
+from relens.hosted.model import Model
 from relens.hosted.pictures import known_of
-from relens.hosted.process import Model
 from relens.models import GOLDEN, GOLDEN_OUTPUTS, Shelf
 from relens.models.drafts import Wish, draft_model
 from relens.runtimes.graph import Graph
@@ -42,17 +42,25 @@ def model_in(folder, data, card=None, labels=None):
     return Model(Graph(file), file)
 
 
-def batch(picture):
-    array = np.empty(1, object)
-    array[0] = picture
-    return array
+def run(model, picture):
+    batch = np.empty(1, object)
+    batch[0] = picture
+    asked = model.given({"images": batch}, ())
+    return model.graph.run(asked.inputs, asked.wanted)
+
+
+def recognize(model, picture, looked):
+    asked = model.looked_at(picture, looked)
+    said, body = asked.finish(model.graph.run(asked.inputs, asked.wanted))
+    assert body == b""
+    return said["recognized"]
 
 
 def test_a_classifier_gives_its_best_names_with_the_scores_of_its_tensor(tmp_path):
     model = model_in(tmp_path, networks.classifier(), {}, NAMES)
     picture = draw(1)
-    scores = model.run({"images": batch(picture)}, ["scores"])["scores"][0]
-    found = model.recognize(picture, LOOKED)
+    scores = run(model, picture)["scores"][0]
+    found = recognize(model, picture, LOOKED)
     [whole] = found["objects"]
     best = np.argsort(-scores)[:3]
     assert [(one["name"], one["index"]) for one in whole["labels"]] == [(NAMES[i], i) for i in best]
@@ -65,7 +73,7 @@ def test_a_classifier_gives_its_best_names_with_the_scores_of_its_tensor(tmp_pat
 def test_classes_without_names_are_called_by_their_index(tmp_path):
     model = model_in(tmp_path, networks.classifier())
     assert model.labels == ()
-    [whole] = model.recognize(draw(1), LOOKED)["objects"]
+    [whole] = recognize(model, draw(1), LOOKED)["objects"]
     assert [one["name"] for one in whole["labels"]] == [str(one["index"]) for one in whole["labels"]]
 
 
@@ -76,8 +84,8 @@ def test_names_that_a_card_promises_and_that_are_not_there_are_done_without(tmp_
 def test_an_embedder_gives_a_vector_of_unit_length(tmp_path):
     model = model_in(tmp_path, networks.embedder())
     picture = draw(2)
-    raw = model.run({"images": batch(picture)}, ["vector"])["vector"][0]
-    [whole] = model.recognize(picture, LOOKED)["objects"]
+    raw = run(model, picture)["vector"][0]
+    [whole] = recognize(model, picture, LOOKED)["objects"]
     np.testing.assert_allclose(whole["attributes"]["vector"], raw / np.linalg.norm(raw), atol=1e-5)
     assert whole["labels"] == []
 
@@ -86,22 +94,22 @@ def test_a_detector_gives_boxes_where_things_are_in_the_picture(tmp_path):
     model = model_in(tmp_path, networks.yolo())
     pixels = np.zeros((320, 640, 3), np.uint8)
     pixels[64:192, 64:192] = (255, 0, 0)  # holds two cells of 32 pixels of the letterboxed half
-    found = model.recognize(png(pixels), LOOKED)["objects"]
+    found = recognize(model, png(pixels), LOOKED)["objects"]
     assert found
     for one in found:
         x, y, w, h = one["box"]
         assert 0.09 <= x <= x + w <= 0.31
         assert 0.19 <= y <= y + h <= 0.61
         assert [name["index"] for name in one["labels"]] == [0]
-    assert model.recognize(png(pixels), {**LOOKED, "min_score": 1.0})["objects"] == []
+    assert recognize(model, png(pixels), {**LOOKED, "min_score": 1.0})["objects"] == []
 
 
 def test_a_regressor_gives_its_number_in_its_unit(tmp_path):
     card = {"task": "regress", "outputs": {"value": "scores"}, "labels": None, "decode": {"scale": 10, "unit": "years"}}
     model = model_in(tmp_path, networks.classifier(classes=1, activation="Sigmoid"), card)
     picture = draw(1)
-    raw = model.run({"images": batch(picture)}, ["scores"])["scores"][0][0]
-    [whole] = model.recognize(picture, LOOKED)["objects"]
+    raw = run(model, picture)["scores"][0][0]
+    [whole] = recognize(model, picture, LOOKED)["objects"]
     assert whole["attributes"] == {"value": pytest.approx(10 * raw, abs=1e-4), "unit": "years"}
 
 
@@ -112,14 +120,14 @@ def test_a_regressor_gives_its_number_in_its_unit(tmp_path):
 )
 def test_what_cannot_say_anything_of_a_picture_says_why(tmp_path, network, code):
     with pytest.raises((BadInput, Broken)) as caught:
-        model_in(tmp_path, network).recognize(draw(1), LOOKED)
+        recognize(model_in(tmp_path, network), draw(1), LOOKED)
     assert caught.value.code == code
 
 
 def test_a_model_whose_boxes_need_more_networks_is_not_read(tmp_path):
     model = model_in(tmp_path, networks.classifier(), {"task": "detect", "decode": {"kind": "db"}, "labels": None})
     with pytest.raises(BadInput) as caught:
-        model.recognize(draw(1), LOOKED)
+        recognize(model, draw(1), LOOKED)
     assert caught.value.code == "hosted.not-recognized"
 
 
@@ -128,7 +136,7 @@ def test_limits_are_those_that_the_engine_was_given(tmp_path):
     file.write_bytes(networks.classifier())
     model = Model(Graph(file), file, max_pixels=10)
     with pytest.raises(BadInput, match="pixels"):
-        model.recognize(draw(1), LOOKED)
+        recognize(model, draw(1), LOOKED)
 
 
 # -- versions with a manifest

@@ -7,7 +7,9 @@ import asyncio
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
+from relens.rest.border import Border
 from relens.rest.models import model_routes
 from relens.serving.served import Looked, Named
 from relens.testing.served import MadeUpModels
@@ -104,3 +106,52 @@ def test_another_method_is_told_which_one_is_taken(ask):
     answer = ask("scale:recognize", "GET")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
     assert answer.json()["error"]["code"] == "rest.method"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/models/scale:recognize", PICTURE),
+        ("/v1/models/scale:predict", b'{"instances": [[1, 2, 3, 4]]}'),
+        ("/v1/models/scale:classify", b'{"examples": [{"x": [1, 2, 3, 4]}]}'),
+        (
+            "/v2/models/scale/infer",
+            b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}',
+        ),
+    ],
+)
+def test_what_a_client_asked_for_is_given_up_when_it_leaves(path, body):
+    """The connection ends while the model works."""
+    given_up = []
+
+    class Slow(MadeUpModels):
+        async def infer(self, *_asked, **_more):
+            return await self.recognize()
+
+        async def recognize(self, *_asked, **_more):
+            working.set()
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                given_up.append(path)
+                raise
+
+    async def go():
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive():
+            if parts:
+                return parts.pop()
+            await working.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            raise AssertionError(message)
+
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+        routes = model_routes(Slow(), max_bytes=1000)
+        await Starlette(routes=routes, middleware=[Middleware(Border)])(scope, receive, send)
+
+    working = asyncio.Event()
+    asyncio.run(go())
+    assert given_up == [path]
