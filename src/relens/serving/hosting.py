@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
 from relens.hosted.process import sha256_of
 from relens.models import read_labels
-from relens.models.folder import ModelFolder, Version
+from relens.models.folder import NOT_FETCHED, ModelFolder, Version
 from relens.serving.holding import Died, Holding, Told, start_holding
 from relens.serving.served import Inferred, Named, Policy, Served, State, VersionStatus, Wanted
 from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
@@ -35,6 +35,8 @@ NOTHING = Policy(latest=0)
 Start = Callable[[Path, str, bool], Sequence[str]]
 """A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
 start an engine with it. What is not urgent is loaded at low priority."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +97,11 @@ class _Slot:
     def overwritten(self) -> bool:
         """Whether its files are not those that it was loaded from: nothing more is loaded from there."""
         return self.error is not None and self.error.code == OVERWRITTEN
+
+    @property
+    def is_to_be_tried_anew(self) -> bool:
+        """Whether it ended because its files could not be had, whatever they are."""
+        return self.error is not None and self.error.code == NOT_FETCHED
 
     @property
     def in_trouble(self) -> bool:
@@ -173,7 +180,7 @@ class Hosting:
             self._say_unreadable(str(error))
             return
         if not whole and not unfinished and self._slots:
-            self._say_unreadable(f"{self._folder.root} is empty: what is loaded is served on")
+            self._say_unreadable(f"{self._folder.where} is empty: what is loaded is served on")
             return
         self._unreadable = False
         self._reconcile(whole, unfinished)
@@ -306,15 +313,16 @@ class Hosting:
         """A version that is new, or was written to since it was found."""
         slots = self._slots.setdefault(model, {})
         slot = slots.get(number)
-        if slot is None or (slot.state == "END" and slot.found.stamp != found.stamp and not slot.overwritten):
+        other = slot is not None and slot.found.stamp != found.stamp
+        if slot is None or (slot.state == "END" and not slot.overwritten and (other or slot.is_to_be_tried_anew)):
             slots[number] = _Slot(model, number, found)
-        elif slot.found.stamp != found.stamp and slot.error is None:
+        elif other and slot.error is None:
             slot.error = Conflict(
                 "serving.overwritten",
                 f"the files of {slot.name} were changed; what was loaded is served on",
                 hint="a version never changes: put the new files into a folder with the next number",
             )
-            log.error("a version was overwritten", model=slot.name, folder=str(found.folder))
+            log.error("a version was overwritten", model=slot.name, folder=found.where)
 
     def _choose(self, model: str) -> None:
         """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
@@ -350,6 +358,8 @@ class Hosting:
         except Exception as error:
             log.exception("a version cannot be served", model=slot.name)
             slot.give_up(Broken("serving.failed", f"{type(error).__name__}: {error}"))
+        finally:
+            self._folder.release(slot.found)
 
     async def _load(self, slot: _Slot) -> Holding | None:
         """Load a version, in some tries: its engine; None if it has ended instead."""
@@ -385,8 +395,9 @@ class Hosting:
         if found.problem is not None or found.file is None:
             why = found.problem or "it has no file"
             raise BadInput(
-                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.folder}"
+                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.where}"
             )
+        await _unless(slot.leave, asyncio.to_thread(self._folder.fetch, found, slot.leave.is_set))
         if slot.digest is None:
             slot.digest = await asyncio.to_thread(sha256_of, found.file)
         if found.labels is not None:
@@ -453,7 +464,7 @@ async def _pause(over: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(over.wait(), seconds)
 
 
-async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Told]) -> Told:
+async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     """What the work gives. Busy if it is over before."""
     doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(over.wait())
     try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from relens.config import BlobStore
-from relens.store.endpoints import CONNECT_S, PART_BYTES, Patience, Stat, bad_url
+from relens.store.endpoints import CONNECT_S, PART_BYTES, Entry, Patience, Stat, bad_url
 
 T = TypeVar("T")
 
@@ -67,6 +67,10 @@ class AnyFileSystem:
             if len(folder) == 2:  # noqa: PLR2004
                 yield from (f"{folder}/{name}" for name in self._list(folder))
 
+    def entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        self._fs.invalidate_cache()
+        yield from self._entries(folder, wanted)
+
     def sweep(self, before: float) -> int:
         given_up = 0
         for name in self._list(TEMPORARY):
@@ -97,6 +101,18 @@ class AnyFileSystem:
         except FileNotFoundError:
             return []
         return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+    def _entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        path = (self._root + folder).rstrip("/")
+        for info in self._ask(lambda: self._fs.ls(path, detail=True)):
+            name = folder + info["name"].rstrip("/").rpartition("/")[2]
+            if info["type"] != "directory":
+                if wanted(name):
+                    yield Entry(name, info["size"] or 0, _mark(info))
+            elif wanted(f"{name}/"):
+                yield Entry(f"{name}/")
+                with contextlib.suppress(FileNotFoundError):  # it goes while it is looked at
+                    yield from self._entries(f"{name}/", wanted)
 
     # What drivers do differently.
 
@@ -209,6 +225,13 @@ def _translated(ask: Callable[[], T]) -> T:
         if error.response.status_code in (401, 403):
             raise PermissionError(str(error)) from error
         raise
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    """What drivers say of a file's content and of when it was written. That an etag is weak may pass by itself."""
+    known = ("etag", "ETag", "modified", "mtime", "last_modified", "LastModified")
+    said = [str(info[key]).removeprefix("W/") for key in known if info.get(key) is not None]
+    return " ".join(said or [str(info.get("created", ""))])
 
 
 def _seconds(when: datetime | float) -> float:
