@@ -47,8 +47,8 @@ def open_models(location: str | Path, store: BlobStore, cache: Path) -> ModelFol
     """
     if "://" not in str(location):
         return ModelFolder(Here(Path(location)))
-    url = str(location).rstrip("/")
-    return ModelFolder(Far(url, open_endpoint(url, store), cache))
+    url = str(location)
+    return ModelFolder(Far(url.rstrip("/"), open_endpoint(url, store), cache))
 
 
 class Pause:

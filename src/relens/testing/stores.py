@@ -32,9 +32,10 @@ class S3Server:
         """Serve, by the same port as before, what there was before."""
         from moto.server import ThreadedMotoServer  # noqa: PLC0415
 
-        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
-        self._server.start()
-        self.port = self._server.get_host_and_port()[1]
+        if self._server is None:
+            self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+            self._server.start()
+            self.port = self._server.get_host_and_port()[1]
 
     def down(self) -> None:
         """Serve nothing, until it is up again."""

@@ -5,7 +5,6 @@ It is so on this machine, on S3 and on WebDAV.
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -18,7 +17,7 @@ from relens.models.drafts import Wish, draft_model
 from relens.models.far import open_models
 from relens.store import endpoints
 from relens.testing import networks
-from relens.values import canonical_json, digest_of
+from relens.testing.versions import with_manifest
 
 
 class Files:
@@ -159,13 +158,6 @@ def published(tmp_path):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def rewritten(files, name, data):
-    """The files with other bytes in one of them, and with manifest and marker that agree."""
-    facts = json.loads(files["manifest.json"]) | {name: {"sha256": digest_of(data), "bytes": len(data)}}
-    manifest = canonical_json(facts)
-    return {**files, name: data, "manifest.json": manifest, MARKER: digest_of(manifest).encode()}
-
-
 def put_all(store, files, *left_out, version=4):
     for name, data in files.items():
         if name not in left_out:
@@ -203,7 +195,7 @@ def test_one_that_differs_from_its_manifest_says_where(store, published, spoil, 
 def test_one_with_a_bad_card_says_so_and_the_others_are_there(store, published):
     put_all(store, published)
     card = published["card.yaml"].replace(b"task: classify", b"task: something")
-    put_all(store, rewritten(published, "card.yaml", card), version=5)
+    put_all(store, with_manifest({**published, "card.yaml": card}), version=5)
     whole, _ = store.folder().look()
     assert whole["looks", 4].problem is None
     assert "something" in whole["looks", 5].problem
@@ -225,7 +217,7 @@ def test_a_version_that_is_written_anew_has_another_stamp_and_one_that_goes_is_g
     folder = store.folder()
     before = folder.look()[0]["looks", 4]
     assert folder.look()[0]["looks", 4] is before
-    put_all(store, rewritten(published, "labels.json", b'["v", "w", "x", "y", "zz"]'))
+    put_all(store, with_manifest({**published, "labels.json": b'["v", "w", "x", "y", "zz"]'}))
     after = folder.look()[0]["looks", 4]
     assert (after.problem, after.stamp == before.stamp) == (None, False)
     for name in published:
