@@ -84,12 +84,16 @@ async def ask(server):
 
 @contextlib.asynccontextmanager
 async def asked_all_the_time(server):
-    """Which versions answered while the context lasted; that one did not is an error."""
+    """Which versions answered while the context lasted; that one did not is an error, and so is a way back."""
     seen, over = [], asyncio.Event()
 
     async def keep_asking():
+        before = 0
         while not over.is_set():
-            seen.append(await ask(server))
+            answered = await ask(server)
+            assert answered >= before
+            before = answered
+            seen.append(answered)
 
     asking = [asyncio.create_task(keep_asking()) for _ in range(4)]
     try:
@@ -146,7 +150,6 @@ def test_versions_come_under_load_half_wrong_and_whole_and_each_answer_is_of_one
                 before = len(seen)
                 await until(lambda: len(seen) > before + 20)
             assert set(seen) == {1, 5}
-            assert seen == sorted(seen)
             site.publish(3)  # mended, and older than what answers
             site.publish(6)
             await until(lambda: states(server) == {6: "AVAILABLE"})
@@ -160,7 +163,7 @@ def test_a_bare_file_that_still_grows_is_not_loaded(site):
         server = host_models(site.folder(), Options(**QUICK))
         try:
             data = networks.scaler(1)
-            for end in (100, 200, len(data)):
+            for end in (50, 100, len(data)):
                 site.put(1, data[:end])
                 await server.look()
                 assert states(server) == {}
@@ -307,7 +310,7 @@ def test_models_on_webdav_come_and_go_too(tmp_path):
                 (root / "scale" / ".2" / "model.onnx").write_bytes(networks.scaler(2))
                 (root / "scale" / ".2").rename(root / "scale" / "2")
                 await until(lambda: states(hosting) == {2: "AVAILABLE"})
-            assert seen == sorted(seen)
+            assert set(seen) <= {1, 2}
             shutil.rmtree(root)
             await until(lambda: hosting._unreadable)
             assert await ask(hosting) == 2

@@ -32,7 +32,7 @@ UNUSED_S = 30 * 86400.0
 """So long copies from other URLs are kept after they were served last."""
 
 HINTS = {
-    "store.remote": "is it up, can this machine reach it, and is it there? what is loaded is served on",
+    "store.remote": "is it up, can this machine reach it, and is it there?",
     "store.remote-denied": "are key and secret right, in the environment or `blob_store`, and may they list and read?",
 }
 

@@ -182,6 +182,8 @@ class Hosting:
         if not whole and not unfinished and self._slots:
             self._say_unreadable(f"{self._folder.where} is empty: what is loaded is served on")
             return
+        if self._unreadable:
+            log.info("the folder of models is there again")
         self._unreadable = False
         self._reconcile(whole, unfinished)
 
