@@ -215,6 +215,23 @@ def test_a_store_that_is_away_leaves_what_is_served_served_and_the_next_version_
     asyncio.run(work())
 
 
+def test_an_engine_that_dies_with_neither_store_nor_copy_comes_back_with_the_store(site):
+    async def work():
+        site.put(1, networks.scaler(1))
+        async with hosted(site.folder()) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            site.server.down()
+            shutil.rmtree(site.cache)
+            os.kill(pid(server, 1), signal.SIGKILL)
+            await until(lambda: error_of(server, 1) is not None)
+            assert error_of(server, 1).code == "models.not-fetched"
+            site.server.up()
+            assert await ask(server) == 1
+            assert error_of(server, 1) is None
+
+    asyncio.run(work())
+
+
 def test_a_bucket_that_is_emptied_leaves_what_is_served_served(site):
     async def work():
         site.put(1, networks.scaler(1))

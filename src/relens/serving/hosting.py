@@ -451,6 +451,8 @@ class Hosting:
                 log.warning("an engine cannot be started again", model=slot.name, why=str(error))
                 await _pause(slot.leave, min(LONGEST_PAUSE_S, self._options.pause_s * 2 ** min(number, 10)))
             else:
+                if number:  # what a try that failed has said holds no more
+                    slot.error = None
                 slot.take(again)
                 return again
         slot.give_up(None if slot.leave.is_set() else slot.error)

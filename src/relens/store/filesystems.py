@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote
 
 from relens.config import BlobStore
 from relens.store.endpoints import CONNECT_S, PART_BYTES, Entry, Patience, Stat, bad_url
@@ -104,7 +105,7 @@ class AnyFileSystem:
 
     def _entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
         path = (self._root + folder).rstrip("/")
-        for info in self._ask(lambda: self._fs.ls(path, detail=True)):
+        for info in self._ask(lambda: self._ls(path)):
             name = folder + info["name"].rstrip("/").rpartition("/")[2]
             if info["type"] != "directory":
                 if wanted(name):
@@ -121,6 +122,10 @@ class AnyFileSystem:
 
     def _make_folder(self, name: str) -> None:
         self._fs.makedirs(self._root + name.rpartition("/")[0], exist_ok=True)
+
+    def _ls(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._fs.ls(path, detail=True)
+        return found
 
     def _cat(self, path: str, offset: int, length: int) -> bytes:
         data: bytes = self._fs.cat_file(path, start=offset, end=offset + length)
@@ -181,9 +186,12 @@ class Webdav(AnyFileSystem):
                 self._client.mkdir(folder)
         self._made.add(folder)
 
+    def _ls(self, path: str) -> list[dict[str, Any]]:
+        return super()._ls(quote(path))
+
     def _cat(self, path: str, offset: int, length: int) -> bytes:
         asked = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
-        with self._client.http.stream("GET", self._client.join_url(path), headers=asked) as answer:
+        with self._client.http.stream("GET", self._client.join_url(quote(path)), headers=asked) as answer:
             if answer.status_code == 404:  # noqa: PLR2004
                 raise FileNotFoundError(path)
             if answer.status_code == 416:  # noqa: PLR2004 - the file ends before the range begins

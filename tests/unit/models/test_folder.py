@@ -116,6 +116,19 @@ def test_a_file_beside_it_that_grows_is_waited_for(store):
     assert version.file.with_name("model.onnx.data").read_bytes() == b"bytes"
 
 
+def test_files_may_be_called_what_they_like(store):
+    odd = ("a#b", "c%20d", "what?.bin", "größe 1", "a+b&c;d", "in # here/x?")
+    store.put("m/1/model.onnx")
+    for name in odd:
+        store.put(f"m/1/{name}", name.encode())
+    folder = store.folder()
+    folder.look()
+    version = folder.look()[0]["m", 1]
+    folder.fetch(version, never)
+    for name in odd:
+        assert (version.folder / name).read_bytes() == name.encode()
+
+
 def test_what_is_no_version_is_passed_over(store):
     for name in ("m/1.tmp/model.onnx", "m/.2/model.onnx", "m/latest/model.onnx", ".git/3/model.onnx", "notes.txt"):
         store.put(name)
