@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pydantic import SecretStr
@@ -135,6 +137,21 @@ def test_what_is_fetched_is_not_fetched_again_also_by_others(site):
     for folder in (site.folder, other):
         folder.fetch(again, never)
     assert len(site.endpoint.read_names) == before
+
+
+def test_servers_that_want_the_same_at_once_fetch_it_once(site):
+    site.put("m/1/model.onnx", b"one")
+    found = site.found()
+    together = threading.Barrier(4)
+
+    def fetch(folder):
+        together.wait()
+        folder.fetch(found, never)
+        return found.file.read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fetch, [site.other() for _ in range(4)])) == [b"one"] * 4
+    assert site.endpoint.read_names == ["m/1/model.onnx"]
 
 
 def test_only_files_that_the_manifest_names_are_copied(site):
