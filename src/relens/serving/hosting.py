@@ -99,11 +99,6 @@ class _Slot:
         return self.error is not None and self.error.code == OVERWRITTEN
 
     @property
-    def is_to_be_tried_anew(self) -> bool:
-        """Whether it ended because its files could not be had, whatever they are."""
-        return self.error is not None and self.error.code == NOT_FETCHED
-
-    @property
     def in_trouble(self) -> bool:
         """Whether loading it has failed, and is tried again."""
         return self.state == "LOADING" and self.error is not None
@@ -316,7 +311,8 @@ class Hosting:
         slots = self._slots.setdefault(model, {})
         slot = slots.get(number)
         other = slot is not None and slot.found.stamp != found.stamp
-        if slot is None or (slot.state == "END" and not slot.overwritten and (other or slot.is_to_be_tried_anew)):
+        unfetched = slot is not None and slot.error is not None and slot.error.code == NOT_FETCHED
+        if slot is None or (slot.state == "END" and not slot.overwritten and (other or unfetched)):
             slots[number] = _Slot(model, number, found)
         elif other and slot.error is None:
             slot.error = Conflict(
