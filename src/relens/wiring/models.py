@@ -1,4 +1,4 @@
-"""A folder of models, served: `relens up --models`, alone or beside a home."""
+"""A folder of models, on this machine or at a URL, served: `relens up --models`, alone or beside a home."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import uvicorn
 
 from relens import config
 from relens.config import ServedModel, Settings
-from relens.errors import Missing
 from relens.hosted import start
+from relens.models.far import open_models
 from relens.models.folder import ModelFolder
 from relens.rest.models import create_models_app
 from relens.serving.hosting import Hosting, Options
@@ -31,29 +31,27 @@ AHEAD = 2
 log = structlog.get_logger(__name__)
 
 
-def host_models(root: Path, options: Options | None = None, settings: Settings | None = None) -> Hosting:
-    """A server of the models in a folder, not begun. Missing if there is no such folder.
+def host_models(folder: ModelFolder, options: Options | None = None, settings: Settings | None = None) -> Hosting:
+    """A server of the models in a folder, not begun. Raises why nothing can be served from there.
 
     options   by default as the settings say
     """
-    root = root.expanduser().absolute()
-    if not root.is_dir():
-        raise Missing(
-            "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
-        )
+    folder.check()
     given = settings or config.without_home()
-    return Hosting(ModelFolder(root), partial(_engine_argv, given), options or options_of(given))
+    return Hosting(folder, partial(_engine_argv, given), options or options_of(given))
 
 
 def hosted_beside(parts: Parts) -> Hosting | None:
     """A server of the models that the settings of a home name, not begun; None if they name none.
 
-    Missing if there is no such folder.
+    Raises why nothing can be served from there.
     """
     settings = parts.settings
-    if not settings.models.folder:
+    given = settings.models.folder
+    if not given:
         return None
-    return host_models(parts.home.path / settings.models.folder, settings=settings)
+    location = given if "://" in given else parts.home.path / Path(given).expanduser()
+    return host_models(open_models(location, settings.blob_store, parts.home.cache / "models"), settings=settings)
 
 
 def options_of(settings: Settings) -> Options:
@@ -79,18 +77,26 @@ def _wanted(how: ServedModel) -> Wanted:
     return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting)
 
 
-def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) -> None:
-    """Serve a folder of models, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
-    hosting = host_models(root)
+def run_models(location: str, *, port: int | None, poll_s: float | None, ready: Callable[[str], None]) -> None:
+    """Serve the models at a path or URL, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
+    settings = config.without_home()
+    options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
+    hosting = host_models(open_models(location, settings.blob_store, default_cache()), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        app = create_models_app(hosting, max_bytes=config.without_home().limits.max_bytes, allowed_hosts=LOOPBACK)
-        settings = uvicorn.Config(
+        app = create_models_app(hosting, max_bytes=settings.limits.max_bytes, allowed_hosts=LOOPBACK)
+        server = uvicorn.Config(
             app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
         )
         ready(url_of(listener))
-        log.info("up", url=url_of(listener), models=str(root), pid=os.getpid())
-        Server(settings).run(sockets=[listener])
+        log.info("up", url=url_of(listener), models=location, pid=os.getpid())
+        Server(server).run(sockets=[listener])
         log.info("down")
+
+
+def default_cache() -> Path:
+    """Where copies of far models are kept without a home: XDG_CACHE_HOME, else `~/.cache`."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if Path(named).is_absolute() else Path("~/.cache").expanduser()) / "relens" / "models"
 
 
 @dataclass(frozen=True, slots=True)
