@@ -4,9 +4,7 @@ Activations are 8 bits without a sign, weights 8 bits with one and scaled for ea
 takes is learnt from pictures. Inputs and outputs keep their names and types. What the result is worth, is not said
 here. The same file and inputs give the same bytes.
 
-Measured with EfficientNet-lite0 to 2 and 300 photographs (docs/benchmarks.md): ranges from the least to the greatest
-value seen are as good as percentiles (mean cosine within 0.0007), in a fifth of the time and with two numbers a tensor
-in memory; a first or last layer left in float changes as little.
+Why these settings: docs/decisions/008-int8-by-the-library.md, with what was measured.
 """
 
 from __future__ import annotations
@@ -71,7 +69,10 @@ def quantize(model: bytes, inputs: Iterable[Floats]) -> bytes:
             raise
         except Exception as error:  # the library's errors have no common root
             raise _cannot(str(error) or type(error).__name__) from error
-        return made.read_bytes()
+        data = made.read_bytes()
+    if "QuantizeLinear" not in read_onnx(data).operations:
+        raise _cannot("it has no convolutions and no products of matrices")
+    return data
 
 
 class _Reader:

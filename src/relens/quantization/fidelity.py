@@ -54,8 +54,7 @@ class Bounds:
 
 
 DEFAULT_BOUNDS = Bounds()
-"""EfficientNet-lite0 to 2 reach 0.993 to 0.995 and 0.97 to 0.99 (docs/benchmarks.md). With one scale for each tensor in
-place of each channel it is 0.78, which is useless."""
+"""EfficientNet-lite0 to 2 reach 0.993 to 0.995 and 0.97 to 1 (docs/decisions/008-int8-by-the-library.md)."""
 
 
 def compare(card: Card, original: Session, other: Session, inputs: Iterable[Floats]) -> dict[str, Any]:
