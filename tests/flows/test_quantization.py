@@ -12,7 +12,7 @@ from relens.models import registry
 from relens.models.infer import infer_card
 from relens.quantization import Bounds
 from relens.testing import networks, street
-from relens.testing.homes import fill
+from relens.testing.homes import DummyHome, fill
 from relens.testing.pictures import draw, write_pictures
 
 ANYTHING = Bounds(min_cosine=0, min_agreement=0)
@@ -28,8 +28,11 @@ def bring(local, data, *, labels=(), **changes):
 
 
 @pytest.fixture
-def local(home):
-    return home.local()
+def local(sqlite_files, tmp_path):
+    """A home on SQLite; what reads galleries takes `home`, which is on PostgreSQL too."""
+    made = DummyHome(tmp_path / "alone", sqlite_files.ready())
+    yield made.local()
+    made.close()
 
 
 @pytest.fixture
@@ -167,11 +170,27 @@ def test_pictures_that_are_not_there_or_cannot_be_used(local, looks, tmp_path, f
         local.quantize("face", folder)
 
 
-def test_the_crops_of_a_gallery_calibrate_as_its_pipeline_shows_them(home, local, folder):
-    """A model that looks at boxes is given boxes: its own vectors of the gallery's objects say so."""
-    (home.path / "recipes" / "street.yaml").write_text(street.RECIPE)
+def show_street(home, folder, recipe):
+    """A gallery of six pictures, with a red, a green and a blue object each; blue has no category."""
+    (home.path / "recipes" / "street.yaml").write_text(recipe)
     fill(folder, {f"{n}.png": street.cells(street.RED, street.GREEN, street.BLUE, seed=n) for n in range(6)})
     home.run(folder, gallery="street", recipe="street")
+
+
+def test_a_model_of_one_category_is_calibrated_with_its_objects_alone(home, folder):
+    local = home.local()
+    bring(local, networks.embedder())
+    show_street(home, folder, street.RECIPE + "branches:\n  cold: {embed: looks/1, classify: none}\n")
+    with local.parts.catalog.read() as tx:
+        model = registry.resolve(tx, "looks")
+    cold = [look().mean(axis=(2, 3))[0] for look in local.sample("street", model, 100).looks]
+    assert len(cold) == 6
+    assert all(green > max(red, blue) for red, green, blue in cold)
+
+
+def test_the_crops_of_a_gallery_calibrate_as_its_pipeline_shows_them(home, folder):
+    local = home.local()
+    show_street(home, folder, street.RECIPE)
     looks = bring(local, networks.embedder())
     seen = dataclasses.replace(looks.card.preprocessing, see="box")
     with local.parts.catalog.read() as tx:
@@ -180,7 +199,7 @@ def test_the_crops_of_a_gallery_calibrate_as_its_pipeline_shows_them(home, local
     boxes = local.sample(
         "street", dataclasses.replace(model, card=dataclasses.replace(model.card, preprocessing=seen)), 100
     )
-    assert (whole.source, len(whole.looks)) == ("gallery street", 12)  # red and green; blue has no category
+    assert (whole.source, len(whole.looks)) == ("gallery street", 12)
     assert whole.looks[0]().shape == boxes.looks[0]().shape
     margin = [look().reshape(3, -1).min() for look in (whole.looks[0], boxes.looks[0])]
     assert margin[1] > margin[0]  # what is dark lies around the box
@@ -189,7 +208,8 @@ def test_the_crops_of_a_gallery_calibrate_as_its_pipeline_shows_them(home, local
     assert len(local.sample("street", model, 5).looks) == 5
 
 
-def test_a_detector_is_calibrated_with_originals_and_only_with_those(home, local, folder):
+def test_a_detector_is_calibrated_with_originals_and_only_with_those(home, folder):
+    local = home.local()
     fill(folder, {f"{n}.png": street.cells((255, 0, 0), seed=n) for n in range(5)})
     home.run(folder, gallery="crops")
     bring(local, networks.yolo(side_px=160), labels=networks.SIGNS)
@@ -203,7 +223,9 @@ def test_a_detector_is_calibrated_with_originals_and_only_with_those(home, local
     assert made["fidelity"]["agreement"]["found"]["fp32"] > 0
 
 
-def test_a_gallery_that_keeps_nothing_says_so(home, local, looks, folder):
+def test_a_gallery_that_keeps_nothing_says_so(home, folder):
+    local = home.local()
+    bring(local, networks.embedder())
     local.create_gallery("nothing", retention="none")
     home.run(write_pictures(folder, 3), gallery="nothing")
     with pytest.raises(Conflict, match="it keeps none"):
