@@ -99,7 +99,7 @@ def quantize(onboarding: Onboarding, model: Registered, sample: Sample, bounds: 
 
 def _card(model: Registered, calibrated: int) -> Card:
     made = f"int8 of {model.reference} ({model.digest[:12]}), calibrated with {calibrated} pictures"
-    return replace(model.card, precision="int8", source=f"{model.card.source}; {made}")
+    return replace(model.card, precision="int8", source="; ".join(filter(None, (model.card.source, made))))
 
 
 def _fidelity_of(onboarding: Onboarding, card: Card) -> dict[str, Any] | None:
