@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,11 @@ import time
 import httpx
 import psutil
 import pytest
+import yaml
 
 from relens.testing import networks
 from relens.testing.pictures import draw
+from relens.testing.stores import KEY, SECRET, s3_server, webdav_server
 
 
 @pytest.fixture
@@ -25,15 +28,24 @@ def server(tmp_path):
     """A folder with version 1 of `scale`, the server of it, and its URL."""
     root = tmp_path / "models"
     put(root, 1, networks.scaler(1))
-    command = [sys.executable, "-m", "relens.cli", "up", "--models", root, "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    url = next(line.split()[-3].rstrip(",") for line in process.stderr if "until ctrl-C" in line)
-    threading.Thread(target=process.stderr.read, daemon=True).start()
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with serving(root) as (process, client):
         wait_for(client, {"1": "AVAILABLE"})
         yield root, process, client
-    process.terminate()
-    assert process.wait(30) == 0
+
+
+@contextlib.contextmanager
+def serving(*arguments, **environment):
+    """A server of models, and a client of it, until the context ends."""
+    command = [sys.executable, "-m", "relens.cli", "up", "--models", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    url = next(line.split()[-3].rstrip(",") for line in process.stderr if "until ctrl-C" in line)
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    try:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            yield process, client
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def put(root, version, data, model="scale"):
@@ -142,6 +154,15 @@ def test_a_picture_is_taken_by_both_protocols(server):
     headers = {"Inference-Header-Content-Length": str(len(head))}
     [other] = client.post("/v2/models/looks/infer", content=body, headers=headers).json()["outputs"]
     assert one[0] == pytest.approx(other["data"], abs=1e-6)
+    named = client.post("/v1/models/looks:predict", json={"signature_name": "pictures", "instances": [row]})
+    assert named.json()["predictions"] == one
+    [classes] = client.post("/v1/models/looks:classify", json={"examples": [{"images": row}]}).json()["results"]
+    assert [score for _, score in classes] == one[0]
+    assert client.get("/v2/models/looks").json()["properties"] == {"pictures": "images"}
+    signatures = client.get("/v1/models/looks/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    assert signatures["pictures"]["inputs"]["images"]["dtype"] == "DT_STRING"
+    [whole] = client.post("/v1/models/looks:recognize?names=1", content=picture).json()["objects"]
+    assert whole["labels"][0]["score"] == pytest.approx(max(one[0]), abs=1e-5)
     refused = client.post("/v1/models/looks:predict", json={"instances": [{"b64": "AAAA"}]})
     assert refused.status_code in {400, 415}
     assert "picture 0" in refused.json()["error"]
@@ -152,7 +173,66 @@ def test_health_and_metrics_tell_how_it_is(server):
     assert client.get("/health/ready").json() == {"ready": True}
     assert client.get("/v2/health/ready").status_code == 200
     assert tfserving(client) == 1.0
-    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"}' in client.get("/metrics").text
+    told = client.get("/metrics").text
+    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"} 1.0' in told
+    assert 'relens_model_phase_seconds_count{model="scale",phase="run",version="1"} 1.0' in told
+    assert 'relens_model_state{model="scale",state="AVAILABLE",version="1"} 1.0' in told
+    [memory] = [line for line in told.splitlines() if line.startswith("relens_model_memory_bytes{")]
+    assert float(memory.split()[-1]) > 10_000_000
+    [model] = client.get("/v1/status").json()["served"]
+    assert model["versions"][0]["memory_bytes"] > 10_000_000
+
+
+def test_models_on_s3_are_served_with_what_the_environment_says_and_on_when_the_store_is_away(tmp_path):
+    with s3_server() as store:
+        url = store.url()
+        store.write(url, "scale/1/model.onnx", networks.scaler(1))
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }
+        with serving(url, "--poll", "0.1", **environment) as (process, client):
+            wait_for(client, {"1": "AVAILABLE"})
+            store.write(url, "scale/2/model.onnx", networks.scaler(2))
+            wait_for(client, {"2": "AVAILABLE"})
+            store.down()
+            for engine in psutil.Process(process.pid).children():
+                os.kill(engine.pid, signal.SIGKILL)
+            assert tfserving(client) == 2.0
+    assert len(list((tmp_path / "cache").glob("relens/models/*/scale-*/model.onnx"))) == 2
+
+
+def test_models_on_webdav_are_served_for_user_and_password_of_the_environment(tmp_path):
+    folder = tmp_path / "dav"
+    folder.mkdir()
+    with webdav_server(folder) as store:
+        url = store.url()
+        put(store.folder(url), 1, networks.scaler(1))
+        environment = {
+            "RELENS__BLOB_STORE__KEY": KEY,
+            "RELENS__BLOB_STORE__SECRET": SECRET,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }
+        with serving(url, **environment) as (_, client):
+            wait_for(client, {"1": "AVAILABLE"})
+            assert tfserving(client) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--models", "s3://"], 2, "names no bucket"),
+        (["--models", "s3://bucket/models", "--poll", "0"], 2, "--poll"),
+        (["--poll", "5"], 2, "--models"),
+    ],
+    ids=["url", "zero", "alone"],
+)
+def test_what_cannot_be_served_is_refused_at_the_start(arguments, code, said):
+    command = [sys.executable, "-m", "relens.cli", "up", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
 def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):
@@ -160,3 +240,31 @@ def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):
         command = [sys.executable, "-m", "relens.cli", "up", "--models", tmp_path / "nowhere", *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code, done.stderr
+
+
+def test_models_are_served_beside_a_home_as_its_settings_say(home):
+    root = home.path / "served"
+    for version in (1, 2):
+        put(root, version, networks.scaler(version))
+    put(root, 1, networks.scaler(1), model="other")
+    scale = {"latest": 2, "labels": {"stable": 1}}
+    (home.path / "relens.yaml").write_text(
+        yaml.safe_dump({"models": {"folder": "served", "others": False, "serve": {"scale": scale}}})
+    )
+    process, url = home.up()
+    with httpx.Client(base_url=url, timeout=30) as client:
+        wait_for(client, {"2": "AVAILABLE", "1": "AVAILABLE"})
+        assert tfserving(client) == 2.0
+        answer = client.post("/v1/models/scale/labels/stable:predict", json={"inputs": [[1, 2, 3, 4]]})
+        assert answer.json()["outputs"]["factor"] == [1.0]
+        assert client.get("/v1/models").json()["models"]
+        assert client.get("/v1/models/dummy").status_code == 200  # a model of the home, told of as ever
+        assert client.get("/v1/models/other").status_code == 404
+        ready = client.get("/health/ready").json()
+        assert not [one for one in ready.get("missing", ()) if "scale" in one]
+    [told] = home.json("status")["served"]
+    assert (told["model"], told["labels"]) == ("scale", {"stable": 1})
+    assert [(one["version"], one["state"]) for one in told["versions"]] == [(2, "AVAILABLE"), (1, "AVAILABLE")]
+    assert "stable" in home.run("status").stdout
+    process.terminate()
+    assert process.wait(30) == 0

@@ -25,16 +25,23 @@ def add_to(app: typer.Typer) -> None:
 def up(
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="HTTP port; 0 takes a free one.")] = None,
     models: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--models", help="Serve the models of this folder, <name>/<version>/model.onnx, and nothing else."
+            "--models",
+            metavar="PATH|URL",
+            help="Serve the models of this folder, <name>/<version>/model.onnx, and nothing else.",
         ),
+    ] = None,
+    poll: Annotated[
+        float | None, typer.Option("--poll", min=0.1, help="Seconds from one look at --models to the next; 1.")
     ] = None,
     home: HomeOption = None,
 ) -> int:
     """Serve the home over HTTP on this machine, and run its workers, until ctrl-C; or a folder of models."""
     if models is not None:
-        return _up_models(models, port, home)
+        return _up_models(models, port, poll, home)
+    if poll is not None:
+        raise BadInput("cli.bad-options", "--poll goes with --models")
     from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
 
     parts = wiring.open_parts(home)
@@ -43,13 +50,14 @@ def up(
     return DONE
 
 
-def _up_models(models: Path, port: int | None, home: Path | None) -> int:
+def _up_models(models: str, port: int | None, poll_s: float | None, home: Path | None) -> int:
     from relens.wiring.models import run_models  # noqa: PLC0415 - as above
 
     if home is not None:
         raise BadInput("cli.bad-options", "--models serves a folder alone, without a home", hint="leave --home out")
     start_logging("info", "json", for_good=True)
-    run_models(models, port=port, ready=lambda url: say(f"relens serves the models of {models}: {url}, until ctrl-C"))
+    told = f"relens serves the models of {models}"
+    run_models(models, port=port, poll_s=poll_s, ready=lambda url: say(f"{told}: {url}, until ctrl-C"))
     return DONE
 
 

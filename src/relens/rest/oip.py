@@ -26,8 +26,9 @@ from starlette.types import Receive, Scope, Send
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.rest.bodies import object_in, read_bounded
 from relens.rest.failures import status_of
+from relens.rest.leaving import unless_gone
 from relens.rest.oip_tensors import BAD_REQUEST, Asked, read_raw, read_request, takes_long, write_answer
-from relens.serving.served import Inferred, ModelServer, Named, Served, State, VersionStatus
+from relens.serving.served import PICTURES, Inferred, ModelServer, Named, Served, State, VersionStatus
 from relens.tensors import BYTES, TensorInfo
 
 EXTENSIONS = [
@@ -171,6 +172,7 @@ class _Told:
                 "platform": served.backend,
                 "inputs": [_metadata(info) for info in served.inputs],
                 "outputs": [_metadata(info) for info in served.outputs],
+                **({} if served.pictures is None else {"properties": {PICTURES: served.pictures}}),
             }
         )
 
@@ -248,7 +250,7 @@ class _Inferring:
         served = self._server.describe(named)  # before the body: who cannot be answered need not send it
         body = await self._body(request)
         asked = await self._understand(request, body, served)
-        inferred = await self._ask(named, asked, served)
+        inferred = await unless_gone(request, self._ask(named, asked, served))
         if inferred.version != served.version:
             served = self._server.describe(Named(inferred.model, inferred.version))
         long = takes_long(asked, inferred)

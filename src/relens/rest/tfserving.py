@@ -26,6 +26,7 @@ from starlette.types import Scope
 from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
 from relens.rest.bodies import read_bounded
 from relens.rest.failures import status_of
+from relens.rest.leaving import unless_gone
 from relens.rest.tfserving_json import (
     DEFAULT_SIGNATURE,
     read_examples,
@@ -37,7 +38,7 @@ from relens.rest.tfserving_json import (
     write_predict,
     write_regress,
 )
-from relens.serving.served import ModelServer, Named, Served, VersionStatus
+from relens.serving.served import PICTURES, ModelServer, Named, Served, VersionStatus
 from relens.tensors import BYTES, Array, TensorInfo, Tensors
 
 Done = TypeVar("Done")
@@ -102,7 +103,7 @@ class _Door:
         self._max_bytes = max_bytes
 
     async def status(self, request: Request) -> Response:
-        named = _named_in(request)
+        named = named_in(request)
         found = self._server.versions(named.model)
         if named.label is not None:
             labelled = self._server.labels(named.model).get(named.label)
@@ -114,12 +115,12 @@ class _Door:
         return _json(write_json({"model_version_status": [_status_json(one) for one in found]}))
 
     async def metadata(self, request: Request) -> Response:
-        return _json(write_json(_metadata_json(self._server.describe(_named_in(request)))))
+        return _json(write_json(_metadata_json(self._server.describe(named_in(request)))))
 
     async def predict(self, request: Request) -> Response:
-        named = _named_in(request)
+        named = named_in(request)
         _, (inputs, rows) = await self._read(request, named, read_predict)
-        found = await self._server.infer(named, inputs)
+        found = await unless_gone(request, self._server.infer(named, inputs))
         return await _written(request, found.outputs, lambda: write_predict(found.outputs, rows=rows))
 
     async def classify(self, request: Request) -> Response:
@@ -132,10 +133,10 @@ class _Door:
 
     async def _ask(self, request: Request, method: str, choose: Callable[[Served], str]) -> tuple[Served, Array, int]:
         """The version that is asked, the one output of it that is chosen, and how many examples there are."""
-        named = _named_in(request)
+        named = named_in(request)
         served, (inputs, count) = await self._read(request, named, partial(read_examples, method=method))
         wanted = choose(served)
-        found = await self._server.infer(named, inputs, outputs=(wanted,))
+        found = await unless_gone(request, self._server.infer(named, inputs, outputs=(wanted,)))
         return served, found.outputs[wanted], count
 
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
@@ -184,7 +185,7 @@ async def _run(work: Callable[[], Done], *, threaded: bool) -> Done:
 # -- what is asked --------------------------------------------------------------------------------------------------
 
 
-def _named_in(request: Request) -> Named:
+def named_in(request: Request) -> Named:
     """The model of the path. Version 0 is what OpenVINO's clients write for the newest; versions begin with 1."""
     asked = request.path_params
     version = asked.get("version")
@@ -261,14 +262,22 @@ def _status_json(one: VersionStatus) -> dict[str, Any]:
 
 
 def _metadata_json(served: Served) -> dict[str, Any]:
-    signature = {
-        "inputs": {info.name: _tensor_json(info) for info in served.inputs},
-        "outputs": {info.name: _tensor_json(info) for info in served.outputs},
-        "method_name": PREDICT,
+    """With a second signature for a model that takes pictures: its input is one string each."""
+    outputs = {info.name: _tensor_json(info) for info in served.outputs}
+    ways = {DEFAULT_SIGNATURE: served.inputs}
+    if served.pictures is not None:
+        ways[PICTURES] = (TensorInfo(served.pictures, BYTES, (None,)),)
+    signatures = {
+        name: {
+            "inputs": {info.name: _tensor_json(info) for info in inputs},
+            "outputs": outputs,
+            "method_name": PREDICT,
+        }
+        for name, inputs in ways.items()
     }
     return {
         "model_spec": {"name": served.model, "signature_name": "", "version": str(served.version)},
-        "metadata": {"signature_def": {"signature_def": {DEFAULT_SIGNATURE: signature}}},
+        "metadata": {"signature_def": {"signature_def": signatures}},
     }
 
 

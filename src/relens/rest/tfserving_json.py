@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from relens.errors import BadInput
-from relens.serving.served import Served
+from relens.serving.served import PICTURES, Served
 from relens.tensors import BYTES, Array, TensorInfo, Tensors, dtype_of
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -67,7 +67,7 @@ _CALLED = {
 
 def read_predict(body: bytes, served: Served) -> tuple[Tensors, bool]:
     """The inputs that a predict request gives, by name, and whether they came in rows. BadInput if it is none."""
-    given = _request_in(body, {DEFAULT_SIGNATURE})
+    given = _request_in(body, _signatures(served))
     if ("instances" in given) == ("inputs" in given):
         raise BadInput(
             "rest.bad-tensors",
@@ -81,13 +81,17 @@ def read_predict(body: bytes, served: Served) -> tuple[Tensors, bool]:
 
 def read_examples(body: bytes, served: Served, method: str) -> tuple[Tensors, int]:
     """The inputs that a classify or regress request gives, by name, and how many examples. BadInput if it is none."""
-    given = _request_in(body, {DEFAULT_SIGNATURE, method})
+    given = _request_in(body, {method, *_signatures(served)})
     examples, context = _rows_in(given, "examples"), given.get("context", {})
     if not isinstance(context, dict):
         raise BadInput("rest.bad-tensors", f"`context` is {_called(context)}", hint="it is an object of features")
     rows = [_with_context(one, at, context) for at, one in enumerate(examples)]
     _check_names(rows, [info.name for info in served.inputs], "examples")
     return {info.name: _feature([row[info.name] for row in rows], info) for info in served.inputs}, len(rows)
+
+
+def _signatures(served: Served) -> set[str]:
+    return {DEFAULT_SIGNATURE} if served.pictures is None else {DEFAULT_SIGNATURE, PICTURES}
 
 
 def _request_in(body: bytes, signatures: Collection[str]) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def _request_in(body: bytes, signatures: Collection[str]) -> dict[str, Any]:
         raise BadInput(
             "rest.no-signature",
             f"there is no signature {_shown(signature)}",
-            hint=f"leave signature_name out, or write {DEFAULT_SIGNATURE}",
+            hint=f"leave signature_name out, or write one of {', '.join(sorted(signatures))}",
         )
     return given
 
@@ -174,6 +178,8 @@ def _feature(values: Sequence[Any], info: TensorInfo) -> Array:
     array = array_of([value if isinstance(value, list) else [value] for value in values], info)
     sides = (len(values), *(-1 if side is None else side for side in info.shape[1:]))
     with suppress(ValueError):
+        if array.dtype == object and info.datatype != BYTES and array.shape[1:] == (1,):
+            return array  # pictures
         if array.ndim == 2:  # noqa: PLR2004 - examples, values
             return array if sides.count(-1) > 1 else array.reshape(sides)
     raise BadInput(

@@ -10,31 +10,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
 from relens.hosted.process import sha256_of
-from relens.models import read_labels
-from relens.models.folder import ModelFolder, Version
-from relens.serving.holding import Died, Holding, Told, start_holding
-from relens.serving.served import Inferred, Named, Policy, Served, State, VersionStatus, Wanted
-from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
+from relens.models.folder import NOT_FETCHED, ModelFolder, Version
+from relens.serving.holding import Died, Holding, Ran, Seen, start_holding
+from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, VersionStatus, Wanted
+from relens.serving.slots import Slot, begun, full, not_available
+from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS
 from relens.tensors import Tensors
 
 TRIES = 2
 """How often a request is asked: once more, if the engine dies."""
 LONGEST_PAUSE_S = 10.0
-OVERWRITTEN = "runtimes.overwritten"
 NOTHING = Policy(latest=0)
 
-Start = Callable[[Path, str, bool], Sequence[str]]
-"""A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
-start an engine with it. What is not urgent is loaded at low priority."""
+Start = Callable[[str, Path, str, bool], Sequence[str]]
+"""A model's name, its file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments
+that start an engine with it. What is not urgent is loaded at low priority."""
+
+Answer = TypeVar("Answer", Ran, Seen)
+_Ask = Callable[[Holding, float], Awaitable[Answer]]
+"""A request of an engine, which may wait so many seconds."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +52,8 @@ class Options:
     default   how those are that `wanted` does not name; None: not at all
     poll_s    from one look at the folder to the next
     wait_s    how long a request may wait, if it does not say
-    waiting   requests that one engine may have unanswered; one more is Busy
+    waiting   requests that one engine may have unanswered, if the model does not say; one more is Busy
+    hangs_s   an engine that has requests and has said nothing for so long is ended, and started again
     load_s    how long loading may take
     tries     of loading a version; between them a pause, twice as long each time
     drain_s   how long a version that is let go has for what it has begun
@@ -59,79 +65,12 @@ class Options:
     poll_s: float = 1.0
     wait_s: float = 30.0
     waiting: int = 128
+    hangs_s: float = 60.0
     load_s: float = 300.0
     tries: int = 3
     pause_s: float = 1.0
     drain_s: float = 30.0
     at_once: int = 2
-
-
-class _Slot:
-    """One version, from when it was found until it has ended."""
-
-    def __init__(self, model: str, number: int, found: Version) -> None:
-        self.model = model
-        self.number = number
-        self.found = found
-        self.state: State = "START"
-        self.error: RelensError | None = None
-        self.digest = found.digest
-        self.told: Told | None = None
-        self.labels: tuple[str, ...] = ()
-        self.leave = asyncio.Event()
-        self.life: asyncio.Task[None] | None = None
-        self._engine: Holding | None = None
-        self._has_engine = asyncio.Event()
-
-    @property
-    def name(self) -> str:
-        return f"{self.model}/{self.number}"
-
-    @property
-    def failed(self) -> bool:
-        return self.state == "END" and self.error is not None
-
-    @property
-    def overwritten(self) -> bool:
-        """Whether its files are not those that it was loaded from: nothing more is loaded from there."""
-        return self.error is not None and self.error.code == OVERWRITTEN
-
-    @property
-    def in_trouble(self) -> bool:
-        """Whether loading it has failed, and is tried again."""
-        return self.state == "LOADING" and self.error is not None
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._engine is None else self._engine.pid
-
-    def status(self) -> VersionStatus:
-        return VersionStatus(self.number, self.state, self.error)
-
-    def take(self, engine: Holding | None) -> None:
-        """The engine that answers from now on; None: there is none, and requests wait for the next."""
-        self._engine = engine
-        if engine is None:
-            self._has_engine.clear()
-        else:
-            self._has_engine.set()
-
-    def give_up(self, error: RelensError | None) -> None:
-        """End, and tell those who wait for an engine."""
-        self.state, self.error = "END", error
-        self._engine = None
-        self._has_engine.set()
-
-    async def engine(self, deadline: float) -> Holding:
-        """The engine, once there is one. Busy if there is none in time; Broken if there will not be any."""
-        if self._engine is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_engine.wait(), max(0.0, deadline - time.monotonic()))
-        if self._engine is not None:
-            return self._engine
-        if self.state == "END":
-            raise self.error or Missing("serving.no-version", f"{self.name} has ended", gone=True)
-        raise Busy("serving.restarting", f"the engine of {self.name} is being started again", retry_after_s=0.5)
 
 
 class Hosting:
@@ -142,10 +81,11 @@ class Hosting:
         self._start = start
         self._options = options
         self._wanted, self._default = options.wanted, options.default
-        self._slots: dict[str, dict[int, _Slot]] = {}
+        self._slots: dict[str, dict[int, Slot]] = {}
         self._loading = asyncio.Semaphore(options.at_once)
         self._looking: asyncio.Task[None] | None = None
         self._unreadable = False
+        self._gaps: dict[str, float] = {}  # since when no version of a model takes new requests
         self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
 
     # -- its life
@@ -173,8 +113,10 @@ class Hosting:
             self._say_unreadable(str(error))
             return
         if not whole and not unfinished and self._slots:
-            self._say_unreadable(f"{self._folder.root} is empty: what is loaded is served on")
+            self._say_unreadable(f"{self._folder.where} is empty: what is loaded is served on")
             return
+        if self._unreadable:
+            log.info("the folder of models is there again")
         self._unreadable = False
         self._reconcile(whole, unfinished)
 
@@ -182,10 +124,10 @@ class Hosting:
 
     def models(self) -> list[str]:
         """Models that are served, or still are although they are not wanted any more."""
-        return sorted(name for name, slots in self._slots.items() if slots and (self._how(name) or _begun(slots)))
+        return sorted(name for name, slots in self._slots.items() if slots and (self._how(name) or begun(slots)))
 
     def versions(self, model: str) -> list[VersionStatus]:
-        return [slot.status() for slot in sorted(_begun(self._known(model)), key=lambda one: one.number, reverse=True)]
+        return [slot.status() for slot in sorted(begun(self._known(model)), key=lambda one: one.number, reverse=True)]
 
     def labels(self, model: str) -> Mapping[str, int]:
         known = self._known(model)
@@ -197,24 +139,24 @@ class Hosting:
         slot = self._slot(named)
         assert slot.told is not None
         told = slot.told
-        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels)
+        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, told.labels, told.pictures)
 
     async def infer(
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
     ) -> Inferred:
-        start = time.monotonic()
-        slot = self._slot(named)
-        outcome = "failed"
-        try:
-            answer = await self._ask(named, inputs, outputs, start + (timeout_s or self._options.wait_s))
-            outcome = "answered"
-        except RelensError as error:
-            outcome = error.code
-            raise
-        finally:
-            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
-            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
-        return answer
+        slot, ran = await self._counted(
+            named, lambda engine, wait_s: engine.run(inputs, outputs, wait_s=wait_s), timeout_s
+        )
+        return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
+
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        wanted = asdict(looked)
+        slot, seen = await self._counted(
+            named, lambda engine, wait_s: engine.recognize(picture, wanted, wait_s=wait_s), timeout_s
+        )
+        return Recognized(slot.model, slot.number, seen.found, seen.timings_ms)
 
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         for model, how in wanted.items():
@@ -230,20 +172,39 @@ class Hosting:
         for model in list(self._slots):
             self._choose(model)
 
-    async def _ask(self, named: Named, inputs: Tensors, outputs: Sequence[str], deadline: float) -> Inferred:
+    async def _counted(self, named: Named, ask: _Ask[Answer], timeout_s: float | None) -> tuple[Slot, Answer]:
+        """The slot that answers, and what its engine says."""
+        start = time.monotonic()
+        slot = self._slot(named)
+        outcome = "failed"
+        try:
+            answer = await self._asked(named, ask, start + (timeout_s or self._options.wait_s))
+            outcome = "answered"
+            _, ran = answer
+            MODEL_ROWS.labels(slot.model, str(slot.number)).observe(ran.rows)
+            for phase, took_ms in ran.timings_ms.items():
+                MODEL_PHASES.labels(slot.model, str(slot.number), phase).observe(took_ms / 1000)
+        except RelensError as error:
+            outcome = error.code
+            raise
+        finally:
+            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
+            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
+        return answer
+
+    async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
         for _ in range(TRIES):
             slot = self._slot(named)
             engine = await slot.engine(deadline)
-            if engine.waiting >= self._options.waiting:
-                raise _full(slot.name, engine.waiting)
+            how = self._how(slot.model)
+            if engine.waiting >= ((how and how.waiting) or self._options.waiting):
+                raise full(slot.name, engine.waiting)
             try:
-                ran = await engine.run(inputs, outputs, wait_s=max(0.001, deadline - time.monotonic()))
+                return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
             except Died:
                 log.warning("engine died; asking a new one", model=slot.name, pid=engine.pid)
                 if slot.pid == engine.pid:
                     slot.take(None)
-                continue
-            return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
         raise Broken(
             "serving.engine-died",
             f"two engines of {named} died over this request",
@@ -254,14 +215,14 @@ class Hosting:
         """How a model is served; None: it is not."""
         return self._wanted.get(model, self._default)
 
-    def _known(self, model: str) -> dict[int, _Slot]:
+    def _known(self, model: str) -> dict[int, Slot]:
         slots = self._slots.get(model)
         if not slots:
             known = ", ".join(self.models()) or "none"
             raise Missing("serving.no-model", f"there is no model {model!r}", hint=f"there are: {known}")
         return slots
 
-    def _slot(self, named: Named) -> _Slot:
+    def _slot(self, named: Named) -> Slot:
         """The slot that answers."""
         slots = self._known(named.model)
         if named.label is not None:
@@ -274,10 +235,12 @@ class Hosting:
             available = [number for number, slot in slots.items() if slot.state == "AVAILABLE"]
             if available:
                 return slots[max(available)]
-            raise _not_available(named, list(slots.values()))
+            if named.model in self._gaps and len(slots) > 1:
+                raise Busy("serving.loading", f"the next version of {named} is about to be loaded", retry_after_s=0.5)
+            raise not_available(named, list(slots.values()))
         slot = slots.get(named.version)
         if slot is None or slot.state not in {"AVAILABLE", "UNLOADING"}:
-            raise _not_available(named, [] if slot is None else [slot])
+            raise not_available(named, [] if slot is None else [slot])
         return slot
 
     # -- which versions there are to be
@@ -306,20 +269,23 @@ class Hosting:
         """A version that is new, or was written to since it was found."""
         slots = self._slots.setdefault(model, {})
         slot = slots.get(number)
-        if slot is None or (slot.state == "END" and slot.found.stamp != found.stamp and not slot.overwritten):
-            slots[number] = _Slot(model, number, found)
-        elif slot.found.stamp != found.stamp and slot.error is None:
+        other = slot is not None and slot.found.stamp != found.stamp
+        unfetched = slot is not None and slot.error is not None and slot.error.code == NOT_FETCHED
+        if slot is None or (slot.state == "END" and not slot.overwritten and (other or unfetched)):
+            slots[number] = Slot(model, number, found)
+        elif other and slot.error is None:
             slot.error = Conflict(
                 "serving.overwritten",
                 f"the files of {slot.name} were changed; what was loaded is served on",
                 hint="a version never changes: put the new files into a folder with the next number",
             )
-            log.error("a version was overwritten", model=slot.name, folder=str(found.folder))
+            log.error("a version was overwritten", model=slot.name, folder=found.where)
 
     def _choose(self, model: str) -> None:
         """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
 
-        What could not be loaded at once is tried further, and meanwhile the next older one is wanted.
+        Or let go first, and begin when it has ended, where memory counts for more than a gap. What could not be loaded
+        at once is tried further, and meanwhile the next older one is wanted.
         """
         slots, here = self._slots.get(model, {}), self._here.get(model, set())
         how = self._how(model)
@@ -327,22 +293,27 @@ class Hosting:
         hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
         wanted = choose([number for number in hopeful if not slots[number].in_trouble])
         tried = choose(hopeful)
-        for number in wanted | tried:
-            self._begin(slots[number])
         serves = all(slots[number].state == "AVAILABLE" for number in wanted)
+        makes_room = how is not None and how.swap == "resource"
         for number, slot in list(slots.items()):
             if slot.state == "END" and (slot.error is None or number not in here):
                 del slots[number]
-            elif number not in wanted | tried and (serves or number not in here) and slot.life is not None:
+            elif (
+                number not in wanted | tried and slot.life is not None and (serves or makes_room or number not in here)
+            ):
                 slot.leave.set()
+        if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
+            return  # what goes calls this again when it has ended
+        for number in wanted | tried:
+            self._begin(slots[number])
 
-    def _begin(self, slot: _Slot) -> None:
+    def _begin(self, slot: Slot) -> None:
         if slot.life is None:
             slot.life = asyncio.create_task(self._live(slot), name=slot.name)
 
     # -- the life of one version
 
-    async def _live(self, slot: _Slot) -> None:
+    async def _live(self, slot: Slot) -> None:
         try:
             engine = await self._load(slot)
             while engine is not None:
@@ -350,8 +321,10 @@ class Hosting:
         except Exception as error:
             log.exception("a version cannot be served", model=slot.name)
             slot.give_up(Broken("serving.failed", f"{type(error).__name__}: {error}"))
+        finally:
+            self._folder.release(slot.found)
 
-    async def _load(self, slot: _Slot) -> Holding | None:
+    async def _load(self, slot: Slot) -> Holding | None:
         """Load a version, in some tries: its engine; None if it has ended instead."""
         async with self._loading:
             slot.state = "LOADING"
@@ -373,27 +346,29 @@ class Hosting:
                     MODEL_LOADS.labels(slot.model, "loaded").inc()
                     slot.error, slot.state = None, "AVAILABLE"
                     slot.take(engine)
-                    log.info("a version is available", model=slot.name, pid=engine.pid)
+                    gone = self._gaps.pop(slot.model, None)
+                    gap_s = None if gone is None else round(time.monotonic() - gone, 3)
+                    log.info("a version is available", model=slot.name, pid=engine.pid, gap_s=gap_s)
                     self._choose(slot.model)
                     return engine
         slot.give_up(None if slot.leave.is_set() else slot.error)
         self._choose(slot.model)
         return None
 
-    async def _try(self, slot: _Slot) -> Holding:
+    async def _try(self, slot: Slot) -> Holding:
         found = slot.found
         if found.problem is not None or found.file is None:
             why = found.problem or "it has no file"
             raise BadInput(
-                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.folder}"
+                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.where}"
             )
+        await _unless(slot.leave, asyncio.to_thread(self._folder.fetch, found, slot.leave.is_set))
         if slot.digest is None:
             slot.digest = await asyncio.to_thread(sha256_of, found.file)
-        if found.labels is not None:
-            slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
         others = self._slots.get(slot.model, {}).values()
         urgent = not any(other.pid is not None for other in others if other is not slot)
-        engine = await start_holding(self._start(found.file, slot.digest, urgent))
+        argv = self._start(slot.model, found.file, slot.digest, urgent)
+        engine = await start_holding(argv, hangs_s=self._options.hangs_s)
         try:
             slot.told = await _unless(slot.leave, engine.ready(self._options.load_s))
         except BaseException:
@@ -401,7 +376,7 @@ class Hosting:
             raise
         return engine
 
-    async def _serve(self, slot: _Slot, engine: Holding) -> Holding | None:
+    async def _serve(self, slot: Slot, engine: Holding) -> Holding | None:
         """Until the engine dies, or the version is let go: the engine that comes next; None if it has ended."""
         dead = asyncio.create_task(engine.dead.wait())
         leave = asyncio.create_task(slot.leave.wait())
@@ -413,15 +388,20 @@ class Hosting:
             return None
         return await self._restart(slot, engine)
 
-    async def _let_go(self, slot: _Slot, engine: Holding) -> None:
+    async def _let_go(self, slot: Slot, engine: Holding) -> None:
         slot.state = "UNLOADING"
+        if not any(other.state == "AVAILABLE" for other in self._slots.get(slot.model, {}).values()):
+            self._gaps[slot.model] = time.monotonic()
         await asyncio.sleep(0)  # who has just been given this slot asks its engine first
         await engine.drain(self._options.drain_s)
         await engine.stop()
         slot.give_up(None)
         log.info("a version has ended", model=slot.name)
+        self._choose(slot.model)
+        if not self._slots.get(slot.model):
+            self._gaps.pop(slot.model, None)
 
-    async def _restart(self, slot: _Slot, engine: Holding) -> Holding | None:
+    async def _restart(self, slot: Slot, engine: Holding) -> Holding | None:
         """Start an engine again after one has died, longer apart each time: it, or None if the version is let go."""
         log.error("an engine died", model=slot.name, pid=engine.pid)
         slot.take(None)
@@ -438,14 +418,12 @@ class Hosting:
                 log.warning("an engine cannot be started again", model=slot.name, why=str(error))
                 await _pause(slot.leave, min(LONGEST_PAUSE_S, self._options.pause_s * 2 ** min(number, 10)))
             else:
+                if number:  # what a try that failed has said holds no more
+                    slot.error = None
                 slot.take(again)
                 return again
         slot.give_up(None if slot.leave.is_set() else slot.error)
         return None
-
-
-def _begun(slots: Mapping[int, _Slot]) -> list[_Slot]:
-    return [slot for slot in slots.values() if slot.life is not None]
 
 
 async def _pause(over: asyncio.Event, seconds: float) -> None:
@@ -453,7 +431,7 @@ async def _pause(over: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(over.wait(), seconds)
 
 
-async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Told]) -> Told:
+async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     """What the work gives. Busy if it is over before."""
     doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(over.wait())
     try:
@@ -464,25 +442,3 @@ async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Told]) -> Told:
     finally:
         doing.cancel()
         waiting.cancel()
-
-
-def _labels(path: Path) -> list[str]:
-    return read_labels(path.read_bytes(), source=str(path))
-
-
-def _full(name: str, count: int) -> Busy:
-    return Busy(
-        "runtimes.queue-full",
-        f"{count} requests to {name} are not answered yet",
-        hint="ask again later, or give the machine more cores",
-        retry_after_s=0.5,
-    )
-
-
-def _not_available(named: Named, slots: Sequence[_Slot]) -> RelensError:
-    """Why nothing answers for what was named."""
-    if any(slot.state in {"START", "LOADING"} and slot.life is not None for slot in slots):
-        return Busy("serving.loading", f"{named} is being loaded", retry_after_s=0.5)
-    if reasons := [f"{slot.name}: {slot.error.message}" for slot in slots if slot.error is not None]:
-        return Missing("serving.no-version", f"no version of {named} is available", hint="; ".join(reasons))
-    return Missing("serving.no-version", f"no version of {named} is available")

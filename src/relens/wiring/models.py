@@ -1,54 +1,138 @@
-"""A folder of models, served: `relens up --models`, alone or beside a home."""
+"""A folder of models, on this machine or at a URL, served: `relens up --models`, alone or beside a home."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 import uvicorn
 
-from relens.config import Limits
-from relens.errors import Missing
+from relens import config
+from relens.config import ServedModel, Settings
 from relens.hosted import start
+from relens.models.far import open_models
 from relens.models.folder import ModelFolder
 from relens.rest.models import create_models_app
 from relens.serving.hosting import Hosting, Options
+from relens.serving.served import Policy, Wanted
+from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
-QUEUE = 64
 DEFAULT_PORT = 8080
+AHEAD = 2
+"""How many times its queue an engine may have unanswered: what it runs, what waits, and what is on its way."""
 
 log = structlog.get_logger(__name__)
 
 
-def host_models(root: Path, options: Options | None = None) -> Hosting:
-    """A server of the models in a folder, not begun. Missing if there is no such folder."""
-    root = root.expanduser().absolute()
-    if not root.is_dir():
-        raise Missing(
-            "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
-        )
-    return Hosting(ModelFolder(root), _engine_argv, options or Options())
+def host_models(folder: ModelFolder, options: Options | None = None, settings: Settings | None = None) -> Hosting:
+    """A server of the models in a folder, not begun. Raises why nothing can be served from there.
+
+    options   by default as the settings say
+    """
+    folder.check()
+    given = settings or config.without_home()
+    return Hosting(folder, partial(_engine_argv, given), options or options_of(given))
 
 
-def run_models(root: Path, *, port: int | None, ready: Callable[[str], None]) -> None:
-    """Serve a folder of models, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
-    hosting = host_models(root)
+def hosted_beside(parts: Parts) -> Hosting | None:
+    """A server of the models that the settings of a home name, not begun; None if they name none.
+
+    Raises why nothing can be served from there.
+    """
+    settings = parts.settings
+    given = settings.models.folder
+    if not given:
+        return None
+    location = given if "://" in given else parts.home.path / Path(given).expanduser()
+    return host_models(open_models(location, settings.blob_store, parts.home.cache / "models"), settings=settings)
+
+
+def options_of(settings: Settings) -> Options:
+    """How settings say that models are served. A request waits as long as any question."""
+    given = settings.models
+    return Options(
+        wanted={model: _wanted(how) for model, how in given.serve.items()},
+        default=Wanted() if given.others else None,
+        poll_s=given.poll_s,
+        wait_s=settings.server.timeout_s,
+        waiting=settings.server.queue * AHEAD,
+        hangs_s=2 * settings.server.timeout_s,
+        load_s=given.load_timeout_s,
+        tries=given.tries,
+        drain_s=given.drain_s,
+        at_once=given.at_once,
+    )
+
+
+def _wanted(how: ServedModel) -> Wanted:
+    latest = None if how.latest == "all" else how.latest
+    waiting = None if how.queue is None else how.queue * AHEAD
+    return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting)
+
+
+def run_models(location: str, *, port: int | None, poll_s: float | None, ready: Callable[[str], None]) -> None:
+    """Serve the models at a path or URL, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
+    settings = config.without_home()
+    options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
+    hosting = host_models(open_models(location, settings.blob_store, default_cache()), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        app = create_models_app(hosting, max_bytes=Limits().max_bytes, allowed_hosts=LOOPBACK)
-        settings = uvicorn.Config(
+        app = create_models_app(hosting, max_bytes=settings.limits.max_bytes, allowed_hosts=LOOPBACK)
+        server = uvicorn.Config(
             app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
         )
         ready(url_of(listener))
-        log.info("up", url=url_of(listener), models=str(root), pid=os.getpid())
-        Server(settings).run(sockets=[listener])
+        log.info("up", url=url_of(listener), models=location, pid=os.getpid())
+        Server(server).run(sockets=[listener])
         log.info("down")
 
 
-def _engine_argv(file: Path, digest: str, urgent: bool) -> Sequence[str]:
-    given = {"--model": file, "--digest": digest, "--threads": os.cpu_count() or 1, "--queue": QUEUE}
+def default_cache() -> Path:
+    """Where copies of far models are kept without a home: XDG_CACHE_HOME, else `~/.cache`."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if Path(named).is_absolute() else Path("~/.cache").expanduser()) / "relens" / "models"
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """What a profile means. `cores` is what one forward uses, None: all; `nice` of what runs."""
+
+    rows: int
+    delay_ms: float
+    cores: int | None
+    nice: int = 0
+
+
+PROFILES = {
+    "fair": _Profile(rows=1, delay_ms=0, cores=1),
+    "batch": _Profile(rows=8, delay_ms=2, cores=None),
+    "bulk": _Profile(rows=32, delay_ms=50, cores=None, nice=10),
+}
+
+
+def _engine_argv(settings: Settings, model: str, file: Path, digest: str, urgent: bool) -> Sequence[str]:
+    how = settings.models.serve.get(model, ServedModel())
+    profile, cores = PROFILES[how.profile], os.cpu_count() or 1
+    way = {
+        "threads": cores,
+        "rows": how.batch or profile.rows,
+        "delay_s": (profile.delay_ms if how.delay_ms is None else how.delay_ms) / 1000,
+        "sizes": sorted(how.sizes),
+        "nice": profile.nice,
+    }
+    given = {
+        "--model": file,
+        "--digest": digest,
+        "--cores": profile.cores or cores,
+        "--queue": how.queue or settings.server.queue,
+        "--way": json.dumps(way),
+        "--limits": json.dumps(settings.limits.model_dump()),
+    }
     words = [str(part) for pair in given.items() for part in pair]
     return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]
