@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relens import serving, wiring
+from relens import config, serving, wiring
 from relens.cli.output import DONE, INTERRUPTED, HomeOption, say
 from relens.errors import BadInput
 from relens.jobs import parent_is_gone, run_worker, this_worker
@@ -55,7 +55,8 @@ def _up_models(models: str, port: int | None, poll_s: float | None, home: Path |
 
     if home is not None:
         raise BadInput("cli.bad-options", "--models serves a folder alone, without a home", hint="leave --home out")
-    start_logging("info", "json", for_good=True)
+    logs = config.without_home().logs
+    start_logging(logs.level, logs.format, for_good=True)
     told = f"relens serves the models of {models}"
     run_models(models, port=port, poll_s=poll_s, ready=lambda url: say(f"{told}: {url}, until ctrl-C"))
     return DONE

@@ -149,5 +149,6 @@ class _Starting:
             "--way": json.dumps(way),
             "--limits": json.dumps(self.settings.limits.model_dump()),
         }
-        words = [str(part) for pair in given.items() for part in pair]
+        logs = ("--logs", self.settings.logs.level, self.settings.logs.format)
+        words = [*(str(part) for pair in given.items() for part in pair), *logs]
         return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]
