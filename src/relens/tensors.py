@@ -95,6 +95,8 @@ def from_bytes(data: bytes | bytearray | memoryview, datatype: str, shape: Seque
         return _elements(view, count, shape)
     if len(view) != count * dtype.itemsize:
         raise _wrong_size(f"{len(view):,} bytes", datatype, shape, f"{count * dtype.itemsize:,}")
+    if datatype == "BOOL" and count and np.frombuffer(view, np.uint8).max() > 1:
+        raise BadInput("tensors.bad-bool", "a byte of BOOL is 0 or 1")
     try:
         return np.frombuffer(view, dtype).reshape(shape)
     except ValueError as error:  # of nothing, in more sides or larger ones than an array has

@@ -17,6 +17,7 @@ from relens.rest.border import Border
 from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
 from relens.serving.served import ModelServer
+from relens.serving.tallies import counted
 from relens.telemetry import REGISTRY
 
 NOT_READY = 503
@@ -31,7 +32,8 @@ class Opened(ModelServer, Protocol):
 
 
 def model_routes(server: ModelServer, *, max_bytes: int) -> list[BaseRoute]:
-    """The routes of both protocols."""
+    """The routes of both protocols, over one count of what they ask."""
+    server = counted(server)
     return [*tfserving_routes(server, max_bytes=max_bytes), *oip_routes(server, max_bytes=max_bytes)]
 
 
