@@ -30,11 +30,17 @@ def up(
             "--models", help="Serve the models of this folder, <name>/<version>/model.onnx, and nothing else."
         ),
     ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=0, max=65535, help="Serve the models over gRPC as well; 0 takes a free port."),
+    ] = None,
     home: HomeOption = None,
 ) -> int:
     """Serve the home over HTTP on this machine, and run its workers, until ctrl-C; or a folder of models."""
     if models is not None:
-        return _up_models(models, port, home)
+        return _up_models(models, port, grpc_port, home)
+    if grpc_port is not None:
+        raise BadInput("cli.bad-options", "--grpc-port is for models that are served as they are", hint="add --models")
     from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
 
     parts = wiring.open_parts(home)
@@ -43,13 +49,18 @@ def up(
     return DONE
 
 
-def _up_models(models: Path, port: int | None, home: Path | None) -> int:
+def _up_models(models: Path, port: int | None, grpc_port: int | None, home: Path | None) -> int:
     from relens.wiring.models import run_models  # noqa: PLC0415 - as above
 
     if home is not None:
         raise BadInput("cli.bad-options", "--models serves a folder alone, without a home", hint="leave --home out")
     start_logging("info", "json", for_good=True)
-    run_models(models, port=port, ready=lambda url: say(f"relens serves the models of {models}: {url}, until ctrl-C"))
+
+    def ready(url: str, grpc: str | None) -> None:
+        also = "" if grpc is None else f" gRPC on {grpc},"
+        say(f"relens serves the models of {models}:{also} {url}, until ctrl-C")
+
+    run_models(models, port=port, grpc_port=grpc_port, ready=ready)
     return DONE
 
 

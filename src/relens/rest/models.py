@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -23,8 +23,8 @@ from relens.telemetry import REGISTRY
 NOT_READY = 503
 
 
-class Opened(ModelServer, Protocol):
-    """A server of models that lives as long as the application."""
+class Opened(Protocol):
+    """What lives as long as the application."""
 
     async def open(self) -> None: ...
 
@@ -37,22 +37,24 @@ def model_routes(server: ModelServer, *, max_bytes: int) -> list[BaseRoute]:
     return [*tfserving_routes(server, max_bytes=max_bytes), *oip_routes(server, max_bytes=max_bytes)]
 
 
-def life_of(server: Opened) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """The server's life as that of an application."""
+def life_of(*parts: Opened) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """The lives of parts as that of an application: they are opened in this order, and closed in the other."""
 
     @asynccontextmanager
     async def life(_app: Any) -> AsyncIterator[None]:
-        await server.open()
-        try:
+        async with AsyncExitStack() as stack:
+            for part in parts:
+                await part.open()
+                stack.push_async_callback(part.close)
             yield
-        finally:
-            await server.close()
 
     return life
 
 
-def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence[str] | None = None) -> Starlette:
-    """An application that serves nothing but models, with health and metrics."""
+def create_models_app(
+    server: ModelServer, *parts: Opened, max_bytes: int, allowed_hosts: Sequence[str] | None = None
+) -> Starlette:
+    """An application that serves nothing but models, with health and metrics. The parts live as long as it does."""
     routes = [
         *model_routes(server, max_bytes=max_bytes),
         Route("/health/live", _live),
@@ -60,7 +62,7 @@ def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence
         Route("/metrics", _metrics),
     ]
     border = [Middleware(Border, allowed_hosts=allowed_hosts)]
-    return Starlette(routes=routes, lifespan=life_of(server), middleware=border)
+    return Starlette(routes=routes, lifespan=life_of(*parts), middleware=border)
 
 
 def missing_models(server: ModelServer) -> list[str]:

@@ -66,17 +66,18 @@ class Asked:
 
 
 class Naming:
-    """What is wrong with an input names it."""
+    """What is wrong with an input, or an output, names it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, what: str = "input") -> None:
         self._name = name
+        self._what = what
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, BadInput):
-            raise BadInput(error.code, f"input {shown(self._name)}: {error.message}", hint=error.hint) from error
+            raise BadInput(error.code, f"{self._what} {shown(self._name)}: {error.message}", hint=error.hint) from error
 
 
 def named_of(model: str, version: str) -> Named:
