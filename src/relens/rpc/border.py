@@ -22,8 +22,8 @@ from relens.serving.codes import rpc_code
 
 REQUEST_ID_KEY = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-DETAILS_SHOWN = 2000
-"""Characters of a message that go out: they travel in a header, of which clients take 8 kB."""
+DETAILS_BYTES = 1500
+"""Of a message that go out. They travel in a header, each as three bytes if it is no ASCII, and clients take 8 kB."""
 CANCELLED = "CANCELLED"
 
 log = structlog.get_logger(__name__)
@@ -82,7 +82,7 @@ Stream = Callable[[AsyncIterator[Any], Call], AsyncIterator[Any]]
 def service(name: str, unary: Mapping[str, Unary], streams: Mapping[str, Stream] | None = None) -> Any:
     """What a server of gRPC adds: the methods of a service. Others of it are answered with UNIMPLEMENTED."""
     types = methods(name)
-    made = {
+    made: dict[str, Any] = {
         method: grpc.unary_unary_rpc_method_handler(
             _answering(f"/{name}/{method}", types[method][0], handler),
             response_serializer=types[method][1].SerializeToString,
@@ -99,7 +99,7 @@ def service(name: str, unary: Mapping[str, Unary], streams: Mapping[str, Stream]
 
 def details_of(error: RelensError) -> str:
     """What a client is told: message and hint."""
-    return str(error)[:DETAILS_SHOWN]
+    return str(error).encode()[:DETAILS_BYTES].decode(errors="ignore")
 
 
 def _answering(path: str, kind: Any, handler: Unary) -> Callable[[bytes, Any], Awaitable[Any]]:

@@ -18,7 +18,7 @@ from relens.rpc.messages import ModelInferResponse
 from relens.serving.classes import classified
 from relens.serving.oip import BAD_REQUEST, BAD_TENSOR, Asked, Naming, Wanted, shown, timeout_s_of, wanted_of
 from relens.serving.served import Inferred, Served
-from relens.tensors import BYTES, Array, datatype_of, dtype_of, from_bytes, to_bytes
+from relens.tensors import BYTES, Array, datatype_of, dtype_of, from_bytes, shaped, to_bytes
 
 FIELDS = {
     "BOOL": "bool_contents",
@@ -97,10 +97,7 @@ def _typed(given: Any) -> Array:
     if any(side < 0 for side in shape) or math.prod(shape) != len(values):
         raise BadInput(BAD_TENSOR, f"its shape is {list(shape)}, its contents have {len(values)} elements")
     flat = _strings(values) if given.datatype == BYTES else numbers_of(given.contents, field, dtype)
-    try:
-        return flat.reshape(shape)
-    except ValueError as error:  # of nothing, in more sides or larger ones than an array has
-        raise BadInput(BAD_TENSOR, f"{list(shape)[:40]} is no shape of a tensor") from error
+    return shaped(flat, shape)
 
 
 def _strings(values: Sequence[bytes]) -> Array:

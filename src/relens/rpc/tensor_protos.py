@@ -16,7 +16,7 @@ from relens.errors import BadInput
 from relens.rpc.fields import numbers_of, put_numbers
 from relens.rpc.messages import DataType
 from relens.serving.tfserving import TYPES
-from relens.tensors import BYTES, DATATYPES, Array, datatype_of, from_bytes
+from relens.tensors import BYTES, DATATYPES, Array, datatype_of, from_bytes, shaped
 
 BAD_TENSOR = "tfserving.bad-tensors"
 HALF = "half_val"
@@ -53,7 +53,7 @@ def read_tensor(proto: Any, *, max_bytes: int) -> Array:
     count = math.prod(shape)
     if count * DATATYPES[datatype].itemsize > max_bytes:
         raise _bad(f"it is {list(shape)}, which has more than {max_bytes:,} bytes")
-    return _filled(_values(proto, datatype), count).reshape(shape)
+    return shaped(_filled(_values(proto, datatype), count), shape)
 
 
 def write_tensor(array: Array, proto: Any) -> None:
