@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http.client
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ import numpy as np
 import psutil
 import uvloop
 
-from bench import homes
+from bench import bare_rpc, homes
 from bench.clock import cpu_s, mean_of_steps
 from bench.figures import Figure, Report, Setup, microseconds, milliseconds
 from bench.homes import Server
@@ -70,11 +72,14 @@ def measure(setup: Setup) -> Report:
     file.parent.mkdir(parents=True)
     file.write_bytes(networks.scaler(1, length=LENGTH))
     port = homes.free_port()
-    taken: dict[str, list[Taken]] = {name: [] for name in (*WAYS, ALONE)}
-    with homes.models_up(root, "--grpc-port", str(port)) as server:
+    taken: dict[str, list[Taken]] = {name: [] for name in (*WAYS, BARE, ALONE)}
+    with homes.models_up(root, "--grpc-port", str(port)) as server, _bare_server() as bare:
+        [engine] = psutil.Process(server.pid).children()
         for _ in range(rounds):
             for name, connect in WAYS.items():
-                taken[name].append(_over(server, lambda connect=connect: connect(server, port), calls))
+                ways = [functools.partial(connect, server, port)] * CLIENTS
+                taken[name].append(_over(ways, [server.pid, engine.pid], calls))
+            taken[BARE].append(_over([functools.partial(_nothing, bare.port)] * CLIENTS, [bare.pid, bare.pid], calls))
     for _ in range(rounds):
         taken[ALONE].append(_alone(file, calls))
     return _report(taken, calls)
@@ -96,6 +101,29 @@ def _raw(_server: Server, port: int) -> Iterator[Ask]:
 def _content(_server: Server, port: int) -> Iterator[Ask]:
     with _called(port, f"/{PREDICTION}/Predict", _predict()) as ask:
         yield ask
+
+
+@contextlib.contextmanager
+def _nothing(port: int) -> Iterator[Ask]:
+    with _called(port, f"/{bare_rpc.SERVICE}/{bare_rpc.METHOD}", _predict()) as ask:
+        yield ask
+
+
+@dataclass(frozen=True, slots=True)
+class _Bare:
+    pid: int
+    port: int
+
+
+@contextlib.contextmanager
+def _bare_server() -> Iterator[_Bare]:
+    process = subprocess.Popen([sys.executable, "-m", "bench.bare_rpc"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield _Bare(process.pid, int(process.stdout.readline()))
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextlib.contextmanager
@@ -138,6 +166,7 @@ def _predict() -> Any:
 
 BASE = "HTTP, binary"
 ALONE = "the engine alone"
+BARE = "gRPC that does nothing"
 WAYS: Mapping[str, Callable[[Server, int], AbstractContextManager[Ask]]] = {
     "gRPC, raw bytes": _raw,
     "gRPC, TensorFlow Serving": _content,
@@ -148,18 +177,18 @@ WAYS: Mapping[str, Callable[[Server, int], AbstractContextManager[Ask]]] = {
 # -- measuring
 
 
-def _over(server: Server, connect: Callable[[], AbstractContextManager[Ask]], calls: int) -> Taken:
-    [engine] = psutil.Process(server.pid).children()
+def _over(ways: Sequence[Callable[[], AbstractContextManager[Ask]]], pids: Sequence[int], calls: int) -> Taken:
+    """What clients take of the processes of front and engine."""
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(connect()) for _ in range(CLIENTS)]
+        clients = [stack.enter_context(connect()) for connect in ways]
         for ask in clients:
             ask()
         with ThreadPoolExecutor(CLIENTS) as threads:
-            before, begun = (cpu_s(server.pid), cpu_s(engine.pid)), time.perf_counter()
+            before, begun = [cpu_s(pid) for pid in pids], time.perf_counter()
             works = [threads.submit(_again_and_again, ask, calls // CLIENTS) for ask in clients]
             seconds = [one for work in works for one in work.result()]
             took = time.perf_counter() - begun
-            front, run = (cpu_s(pid) - was for pid, was in zip((server.pid, engine.pid), before, strict=True))
+            front, run = (cpu_s(pid) - was for pid, was in zip(pids, before, strict=True))
     return Taken(len(seconds) / took, seconds, front / len(seconds), run / len(seconds))
 
 
@@ -222,6 +251,7 @@ def _report(taken: Mapping[str, list[Taken]], calls: int) -> Report:
         f"{name}: {part}": microseconds(statistics.median(value(one) for one in some))
         for name, some in taken.items()
         for part, value in (("front", lambda one: one.front_s), ("engine", lambda one: one.engine_s))
+        if name != BARE or part == "front"
     }
     return Report(
         tuple(figures),
