@@ -58,6 +58,19 @@ def read_request(request: Any) -> Asked:
     )
 
 
+def elements_to_read(request: Any) -> int:
+    """How many elements reading goes over one by one: strings, and those that lie in no bytes."""
+    typed = not request.raw_input_contents
+    return sum(math.prod(one.shape) for one in request.inputs if typed or one.datatype == BYTES)
+
+
+def elements_to_write(asked: Asked, inferred: Inferred) -> int:
+    """How many elements writing goes over one by one: strings, typed contents, and those to find classes in."""
+    outputs = inferred.outputs.items()
+    one_by_one = ((array, array.dtype == object or asked.wanted(name).classes) for name, array in outputs)
+    return sum(array.size for array, one in one_by_one if one or not asked.binary)
+
+
 def write_response(asked: Asked, inferred: Inferred, served: Served) -> Any:
     """The ModelInferResponse. `served` is what inferred it."""
     response = ModelInferResponse(model_name=inferred.model, model_version=str(inferred.version), id=asked.id or "")

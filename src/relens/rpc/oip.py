@@ -13,7 +13,8 @@ from google.protobuf.json_format import ParseDict
 
 from relens.errors import RelensError
 from relens.rpc.border import Call, details_of, service
-from relens.rpc.infer_tensors import read_request, write_response
+from relens.rpc.fields import run
+from relens.rpc.infer_tensors import elements_to_read, elements_to_write, read_request, write_response
 from relens.rpc.messages import (
     INFERENCE,
     ModelConfigResponse,
@@ -99,7 +100,7 @@ class _Inferring:
     async def infer(self, request: Any, call: Call) -> Any:
         named = named_of(request.model_name, request.model_version)
         served = self._server.describe(named)  # who cannot be answered is told so before tensors are read
-        asked = read_request(request)
+        asked = await run(lambda: read_request(request), elements=elements_to_read(request))
         names = tuple(one.name for one in asked.outputs)
         inferred = await self._server.infer(
             named, asked.inputs, outputs=names, timeout_s=call.timeout_s(asked.timeout_s)
@@ -107,7 +108,8 @@ class _Inferring:
         if inferred.version != served.version:
             served = self._server.describe(Named(inferred.model, inferred.version))
         call.model = f"{inferred.model}/{inferred.version}"
-        return write_response(asked, inferred, served)
+        elements = elements_to_write(asked, inferred)
+        return await run(lambda: write_response(asked, inferred, served), elements=elements)
 
     async def stream(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
         """Each request's answer, in their order; an error is one, and the stream goes on."""

@@ -7,13 +7,13 @@ fewer than the elements the last is repeated; none at all are zeros.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from relens.errors import BadInput
-from relens.rpc.fields import numbers_of, put_numbers
+from relens.rpc.fields import FIXED, numbers_of, put_numbers
 from relens.rpc.messages import DataType
 from relens.serving.tfserving import TYPES
 from relens.tensors import BYTES, DATATYPES, Array, datatype_of, from_bytes, shaped
@@ -53,7 +53,19 @@ def read_tensor(proto: Any, *, max_bytes: int) -> Array:
     count = math.prod(shape)
     if count * DATATYPES[datatype].itemsize > max_bytes:
         raise _bad(f"it is {list(shape)}, which has more than {max_bytes:,} bytes")
+    if (given := len(getattr(proto, FIELDS[datatype]))) > count:
+        raise _bad(f"it has {given} values for {count} elements")
     return shaped(_filled(_values(proto, datatype), count), shape)
+
+
+def elements_to_read(proto: Any) -> int:
+    """How many elements reading goes over one by one: none of those that lie in bytes."""
+    return 0 if proto.tensor_content else math.prod(dim.size for dim in proto.tensor_shape.dim)
+
+
+def elements_to_write(arrays: Iterable[Array]) -> int:
+    """How many elements writing goes over one by one: floats are copied."""
+    return sum(array.size for array in arrays if array.dtype.str[1:] not in FIXED)
 
 
 def write_tensor(array: Array, proto: Any) -> None:
@@ -94,8 +106,6 @@ def _strings(values: Sequence[bytes]) -> Array:
 def _filled(values: Array, count: int) -> Array:
     if len(values) == count:
         return values
-    if len(values) > count:
-        raise _bad(f"it has {len(values)} values for {count} elements")
     filled = np.zeros(count, values.dtype) if values.dtype != object else np.full(count, b"", object)
     if len(values):
         filled[: len(values)] = values

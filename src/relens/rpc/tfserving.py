@@ -14,6 +14,7 @@ from google.protobuf.json_format import ParseDict
 from relens.errors import BadInput
 from relens.rpc.border import Call, service
 from relens.rpc.examples import read_examples
+from relens.rpc.fields import run
 from relens.rpc.messages import (
     MODEL,
     PREDICTION,
@@ -25,7 +26,7 @@ from relens.rpc.messages import (
     ReloadConfigResponse,
     SignatureDefMap,
 )
-from relens.rpc.tensor_protos import read_tensor, write_tensor
+from relens.rpc.tensor_protos import elements_to_read, elements_to_write, read_tensor, write_tensor
 from relens.serving.classes import named_scores, one_value_each, scores_of, value_of
 from relens.serving.oip import Naming, shown
 from relens.serving.served import ModelServer, Named, Policy, Served, Wanted
@@ -38,7 +39,7 @@ from relens.serving.tfserving import (
     signatures,
     statuses,
 )
-from relens.tensors import Array
+from relens.tensors import Array, Tensors
 
 BAD_REQUEST = "tfserving.bad-request"
 SIGNATURES = "signature_def"
@@ -76,18 +77,15 @@ class _Prediction:
         signature = request.model_spec.signature_name
         served = self._server.describe(named)
         check_signature(signature, served)
-        inputs = {}
-        for name, proto in request.inputs.items():
-            with Naming(name):
-                inputs[name] = read_tensor(proto, max_bytes=self._max_bytes)
+        elements = sum(map(elements_to_read, request.inputs.values()))
+        inputs = await run(lambda: self._inputs(request), elements=elements)
         check_pictures(signature, inputs, served)
         wanted = tuple(request.output_filter)
         if len(set(wanted)) < len(wanted):
             raise BadInput(BAD_REQUEST, "an output is named twice in `output_filter`")
         found = await self._server.infer(named, inputs, outputs=wanted, timeout_s=call.timeout_s())
-        response = PredictResponse()
-        for name, array in found.outputs.items():
-            write_tensor(array, response.outputs[name])
+        elements = elements_to_write(found.outputs.values())
+        response = await run(lambda: _predicted(found.outputs), elements=elements)
         _say_version(response, call, found.model, found.version, signature)
         return response
 
@@ -122,6 +120,13 @@ class _Prediction:
         told.type_url, told.value = ANY_URL + SignatureDefMap.DESCRIPTOR.full_name, found.SerializeToString()
         return response
 
+    def _inputs(self, request: Any) -> dict[str, Array]:
+        found = {}
+        for name, proto in request.inputs.items():
+            with Naming(name):
+                found[name] = read_tensor(proto, max_bytes=self._max_bytes)
+        return found
+
     async def _ask(
         self, request: Any, call: Call, method: str, choose: Callable[[Served], str], response: Any
     ) -> tuple[Served, Array, int]:
@@ -136,6 +141,13 @@ class _Prediction:
         found = await self._server.infer(named, inputs, outputs=(wanted,), timeout_s=call.timeout_s())
         _say_version(response, call, found.model, found.version, signature)
         return served, found.outputs[wanted], count
+
+
+def _predicted(outputs: Tensors) -> Any:
+    response = PredictResponse()
+    for name, array in outputs.items():
+        write_tensor(array, response.outputs[name])
+    return response
 
 
 class _Model:

@@ -10,6 +10,7 @@ from ovmsclient.tfs_compat.grpc.tensors import make_ndarray
 from ovmsclient.tfs_compat.protos.tensorflow.core.framework import tensor_pb2
 
 from relens.errors import BadInput
+from relens.rpc.fields import AT_ONCE
 from relens.rpc.infer_tensors import FIELDS as CONTENTS
 from relens.rpc.infer_tensors import read_request, write_response
 from relens.rpc.messages import DataType, TensorProto, message
@@ -134,6 +135,14 @@ def test_a_shape_of_unknown_rank_is_refused():
     proto = TensorProto(dtype=number("FP32"), tensor_shape={"unknown_rank": True})
     with pytest.raises(BadInput, match="no shape"):
         read_tensor(proto, max_bytes=1000)
+
+
+@pytest.mark.parametrize("datatype", ["INT32", "UINT64", "FP32", "BOOL", "FP16"])
+def test_many_numbers_are_the_same_as_few(datatype):
+    array = (np.arange(2 * AT_ONCE + 7) % 2000).astype(DATATYPES[datatype])
+    proto = TensorProto()
+    write_tensor(array, proto)
+    same(read_tensor(proto, max_bytes=array.nbytes), array)
 
 
 def asked(array, datatype, *, raw):
