@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+import grpc
 import httpx
 import numpy as np
 import ovmsclient
@@ -22,6 +23,7 @@ import pytest
 import tritonclient.grpc as triton
 from ovmsclient.tfs_compat.base.errors import InvalidInputError
 
+from relens.rpc.messages import MODEL, methods
 from relens.testing import networks
 from relens.testing.pictures import draw
 
@@ -253,6 +255,32 @@ def test_health_and_metrics_tell_how_it_is(server):
     assert client.get("/v2/health/ready").status_code == 200
     assert tfserving(client) == 1.0
     assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"}' in client.get("/metrics").text
+
+
+def test_what_is_served_is_said_over_grpc(rpc):
+    root, _, client, address = rpc
+    put(root, 2, networks.scaler(2))
+    wait_for(client, {"2": "AVAILABLE"})
+    reload(address, {"name": "scale", "model_version_policy": {"all": {}}})
+    wait_for(client, {"2": "AVAILABLE", "1": "AVAILABLE"})
+    one = {"name": "scale", "model_version_policy": {"specific": {"versions": [1]}}, "version_labels": {"gold": 1}}
+    reload(address, one)
+    wait_for(client, {"1": "AVAILABLE"})
+    assert predicted(ovmsclient.make_grpc_client(address)) == 1.0
+    assert client.get("/v1/models/scale/labels/gold").status_code == 200
+    with pytest.raises(grpc.RpcError) as caught:
+        reload(address, {"name": "none"})
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    reload(address)
+    wait_for(client, {})
+
+
+def reload(address, *models):
+    request, answer = methods(MODEL)["HandleReloadConfigRequest"]
+    asked = request(config={"model_config_list": {"config": models}}).SerializeToString()
+    with grpc.insecure_channel(address) as channel:
+        told = answer.FromString(channel.unary_unary(f"/{MODEL}/HandleReloadConfigRequest")(asked, timeout=30))
+    assert told.status.error_code == 0
 
 
 def test_a_grpc_port_that_is_taken_is_a_conflict_and_says_so(rpc):
