@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -32,8 +31,6 @@ from bench import bare_rpc, homes
 from bench.clock import cpu_s, mean_of_steps
 from bench.figures import Figure, Report, Setup, microseconds, milliseconds
 from bench.homes import Server
-from relens.hosted import start
-from relens.hosted.process import sha256_of
 from relens.rpc.infer_tensors import read_request, write_response
 from relens.rpc.messages import PREDICTION, message
 from relens.rpc.tensor_protos import read_tensor
@@ -75,13 +72,14 @@ def measure(setup: Setup) -> Report:
     taken: dict[str, list[Taken]] = {name: [] for name in (*WAYS, BARE, ALONE)}
     with homes.models_up(root, "--grpc-port", str(port)) as server, _bare_server() as bare:
         [engine] = psutil.Process(server.pid).children()
+        argv = engine.cmdline()[:-2]  # without its socket
         for _ in range(rounds):
             for name, connect in WAYS.items():
                 ways = [functools.partial(connect, server, port)] * CLIENTS
                 taken[name].append(_over(ways, [server.pid, engine.pid], calls))
             taken[BARE].append(_over([functools.partial(_nothing, bare.port)] * CLIENTS, [bare.pid, bare.pid], calls))
     for _ in range(rounds):
-        taken[ALONE].append(_alone(file, calls))
+        taken[ALONE].append(_alone(argv, calls))
     return _report(taken, calls)
 
 
@@ -201,12 +199,11 @@ def _again_and_again(ask: Ask, count: int) -> list[float]:
     return taken
 
 
-def _alone(file: Path, calls: int) -> Taken:
+def _alone(argv: Sequence[str], calls: int) -> Taken:
     """An engine, asked by this process over its own socket."""
-    words = ["--model", str(file), "--digest", sha256_of(file), "--threads", "1", "--queue", "64"]
 
     async def work() -> Taken:
-        engine = await start_holding([sys.executable, "-P", start.__file__, *words])
+        engine = await start_holding(argv)
         try:
             await engine.ready(60)
             seconds: list[float] = []

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from relens.errors import BadInput, Missing
@@ -107,6 +118,37 @@ class Gc(_Section):
     keep_views: int = Field(10, ge=0, description="superseded views of each gallery and lens, with their releases")
 
 
+class ServedModel(_Section):
+    """How one model of the folder is served."""
+
+    latest: NonNegativeInt | Literal["all"] = Field(1, description="so many of its newest versions, or all")
+    specific: tuple[int, ...] = Field((), description="these versions instead")
+    labels: dict[str, int] = Field({}, description="label to version; it names that version while it is available")
+    swap: Literal["availability", "resource"] = Field(
+        "availability", description="whether the next version is loaded before the last one goes, or after"
+    )
+    profile: Literal["fair", "batch", "bulk"] = Field(
+        "fair", description="each request by itself on one core; together on all cores; the same in idle time"
+    )
+    batch: PositiveInt | None = Field(None, description="rows of a batch, at most; none: 8, or 32 of bulk")
+    delay_ms: NonNegativeFloat | None = Field(None, description="how long a batch waits for more; none: 2, or 50")
+    sizes: tuple[PositiveInt, ...] = Field((), description="rows that a batch may have; it is filled up to the next")
+    queue: PositiveInt | None = Field(None, description="requests that may wait for its engine; none: server.queue")
+
+
+class Models(_Section):
+    """Models that are served as they are, beside the home's own; docs/serving.md explains it."""
+
+    folder: str = Field("", description="folder with <name>/<version>/, or s3://…, webdavs://…; empty means none")
+    poll_s: float = Field(1.0, gt=0, description="from one look at the folder to the next")
+    load_timeout_s: float = Field(300.0, gt=0, description="a version that takes longer to load has failed")
+    tries: int = Field(3, ge=1, description="of loading a version, before it is given up until its files change")
+    drain_s: float = Field(30.0, ge=0, description="what a version that goes has for what it has begun")
+    at_once: int = Field(2, ge=1, description="versions that are loaded at the same time")
+    others: bool = Field(True, description="models that `serve` does not name are served too, their newest version")
+    serve: dict[str, ServedModel] = Field({}, description="model to how it is served")
+
+
 class Logs(_Section):
     """What is logged to stderr by servers and workers."""
 
@@ -137,6 +179,7 @@ class Settings(BaseSettings):
     fetch: Fetch = Fetch()
     search: Search = Search()
     gc: Gc = Gc()
+    models: Models = Models()
     logs: Logs = Logs()
 
     @classmethod
@@ -202,7 +245,15 @@ def load(home: Home) -> Settings:
         # A section with everything commented out reads as None.
         return Settings(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        raise _bad_setting(home, error) from error
+        raise _bad_setting(f"{home.file} or the environment", error) from error
+
+
+def without_home() -> Settings:
+    """The defaults, and what the environment says. BadInput, naming the key, if that is not valid."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise _bad_setting("the environment", error) from error
 
 
 def template() -> str:
@@ -226,27 +277,30 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_style='"' if isinstance(value, str) else None).removesuffix("...\n").strip()
 
 
-def _bad_setting(home: Home, error: ValidationError) -> BadInput:
+def _bad_setting(where: str, error: ValidationError) -> BadInput:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return BadInput(
             "config.bad-value",
-            f"{key}: {first['msg'].lower()} (in {home.file} or the environment)",
+            f"{key}: {first['msg'].lower()} (in {where})",
             hint="see docs/settings.md",
         )
-    known = _known_keys()
+    known = _known_keys(first["loc"])
     near = difflib.get_close_matches(key, known, 1, 0.5) or difflib.get_close_matches(
         key.rpartition(".")[2], known, 1, 0.0
     )
     return BadInput(
         "config.unknown-key",
-        f"{key} is no setting (in {home.file} or the environment)",
+        f"{key} is no setting (in {where})",
         hint=f"did you mean {near[0]}?" if near else "see docs/settings.md",
     )
 
 
-def _known_keys() -> list[str]:
+def _known_keys(unknown: Sequence[int | str]) -> list[str]:
+    """Keys that could have been meant instead of the unknown one."""
+    if unknown[:2] == ("models", "serve"):
+        return [f"models.serve.{unknown[2]}.{key}" for key in ServedModel.model_fields]
     keys = []
     for name, field in Settings.model_fields.items():
         keys.append(name)

@@ -46,6 +46,29 @@ MODEL_LATENCY = Histogram(
     registry=REGISTRY,
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
+MODEL_PHASES = Histogram(
+    "relens_model_phase_seconds",
+    "Seconds that an engine took for a phase of a request: `queue`, `prepare` or `run`",
+    ["model", "version", "phase"],
+    registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+)
+MODEL_ROWS = Histogram(
+    "relens_model_batch_rows",
+    "Rows of the forward that a request was run in",
+    ["model", "version"],
+    registry=REGISTRY,
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+)
+MODEL_WAITING = Gauge(
+    "relens_model_waiting", "Requests that an engine has not answered", ["model", "version"], registry=REGISTRY
+)
+MODEL_MEMORY = Gauge(
+    "relens_model_memory_bytes", "Resident memory of a version's engine", ["model", "version"], registry=REGISTRY
+)
+MODEL_STATE = Gauge(
+    "relens_model_state", "1 for the state that a version is in", ["model", "version", "state"], registry=REGISTRY
+)
 MODEL_LOADS = Counter("relens_model_loads", "Versions of models loaded", ["model", "outcome"], registry=REGISTRY)
 
 

@@ -21,6 +21,7 @@ import ovmsclient
 import psutil
 import pytest
 import tritonclient.grpc as triton
+import yaml
 from ovmsclient.tfs_compat.base.errors import InvalidInputError
 
 from relens.rpc.messages import MODEL, methods
@@ -244,6 +245,15 @@ def test_a_picture_is_taken_by_both_protocols(server):
     headers = {"Inference-Header-Content-Length": str(len(head))}
     [other] = client.post("/v2/models/looks/infer", content=body, headers=headers).json()["outputs"]
     assert one[0] == pytest.approx(other["data"], abs=1e-6)
+    named = client.post("/v1/models/looks:predict", json={"signature_name": "pictures", "instances": [row]})
+    assert named.json()["predictions"] == one
+    [classes] = client.post("/v1/models/looks:classify", json={"examples": [{"images": row}]}).json()["results"]
+    assert [score for _, score in classes] == one[0]
+    assert client.get("/v2/models/looks").json()["properties"] == {"pictures": "images"}
+    signatures = client.get("/v1/models/looks/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    assert signatures["pictures"]["inputs"]["images"]["dtype"] == "DT_STRING"
+    [whole] = client.post("/v1/models/looks:recognize?names=1", content=picture).json()["objects"]
+    assert whole["labels"][0]["score"] == pytest.approx(max(one[0]), abs=1e-5)
     refused = client.post("/v1/models/looks:predict", json={"instances": [{"b64": "AAAA"}]})
     assert refused.status_code in {400, 415}
     assert "picture 0" in refused.json()["error"]
@@ -254,7 +264,14 @@ def test_health_and_metrics_tell_how_it_is(server):
     assert client.get("/health/ready").json() == {"ready": True}
     assert client.get("/v2/health/ready").status_code == 200
     assert tfserving(client) == 1.0
-    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"}' in client.get("/metrics").text
+    told = client.get("/metrics").text
+    assert 'relens_model_requests_total{model="scale",outcome="answered",version="1"} 1.0' in told
+    assert 'relens_model_phase_seconds_count{model="scale",phase="run",version="1"} 1.0' in told
+    assert 'relens_model_state{model="scale",state="AVAILABLE",version="1"} 1.0' in told
+    [memory] = [line for line in told.splitlines() if line.startswith("relens_model_memory_bytes{")]
+    assert float(memory.split()[-1]) > 10_000_000
+    [model] = client.get("/v1/status").json()["served"]
+    assert model["versions"][0]["memory_bytes"] > 10_000_000
 
 
 def test_what_is_served_is_said_over_grpc(rpc):
@@ -304,3 +321,31 @@ def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):
         command = [sys.executable, "-m", "relens.cli", "up", "--models", tmp_path / "nowhere", *more]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code, done.stderr
+
+
+def test_models_are_served_beside_a_home_as_its_settings_say(home):
+    root = home.path / "served"
+    for version in (1, 2):
+        put(root, version, networks.scaler(version))
+    put(root, 1, networks.scaler(1), model="other")
+    scale = {"latest": 2, "labels": {"stable": 1}}
+    (home.path / "relens.yaml").write_text(
+        yaml.safe_dump({"models": {"folder": "served", "others": False, "serve": {"scale": scale}}})
+    )
+    process, url = home.up()
+    with httpx.Client(base_url=url, timeout=30) as client:
+        wait_for(client, {"2": "AVAILABLE", "1": "AVAILABLE"})
+        assert tfserving(client) == 2.0
+        answer = client.post("/v1/models/scale/labels/stable:predict", json={"inputs": [[1, 2, 3, 4]]})
+        assert answer.json()["outputs"]["factor"] == [1.0]
+        assert client.get("/v1/models").json()["models"]
+        assert client.get("/v1/models/dummy").status_code == 200  # a model of the home, told of as ever
+        assert client.get("/v1/models/other").status_code == 404
+        ready = client.get("/health/ready").json()
+        assert not [one for one in ready.get("missing", ()) if "scale" in one]
+    [told] = home.json("status")["served"]
+    assert (told["model"], told["labels"]) == ("scale", {"stable": 1})
+    assert [(one["version"], one["state"]) for one in told["versions"]] == [(2, "AVAILABLE"), (1, "AVAILABLE")]
+    assert "stable" in home.run("status").stdout
+    process.terminate()
+    assert process.wait(30) == 0

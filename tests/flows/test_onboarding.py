@@ -9,8 +9,8 @@ import pytest
 
 from relens import onboarding, wiring
 from relens.errors import BadInput, Broken, Conflict, Missing
+from relens.golden import golden_pictures
 from relens.models import registry
-from relens.onboarding import golden_pictures
 from relens.vision import decode
 
 

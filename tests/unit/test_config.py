@@ -51,6 +51,7 @@ def test_the_environment_goes_before_the_file(home, monkeypatch):
     [
         ("sever:\n  port: 1\n", "sever", "server"),
         ("imports:\n  pack-size: 3\n", "imports.pack-size", "imports.pack_size"),
+        ("models:\n  serve:\n    boots:\n      lables: {}\n", "models.serve.boots.lables", "models.serve.boots.labels"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(home, text, key, near):
@@ -69,6 +70,16 @@ def test_a_bad_value_names_its_key(home, text):
         config.load(home)
     section, values = next(iter(yaml.safe_load(text).items()))
     assert f"{section}.{next(iter(values))}" in caught.value.message
+
+
+def test_each_served_model_may_have_options_of_its_own(home):
+    write(
+        home,
+        "models:\n  folder: m\n  serve:\n    boots: {latest: all, labels: {stable: 2}}\n    bags: {specific: [1, 3]}\n",
+    )
+    models = config.load(home).models
+    assert models.serve["boots"] == config.ServedModel(latest="all", labels={"stable": 2})
+    assert models.serve["bags"].specific == (1, 3)
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", "just text\n"])

@@ -37,14 +37,14 @@ def init(home: HomeOption = None, as_json: JsonOption = False) -> int:
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> int:
-    """What runs and what there is: server, unfinished plans, galleries, models."""
+    """What runs and what there is: server, unfinished plans, galleries, models, and versions that are served."""
     parts = wiring.open_parts(home)
     gateway = parts.in_process()
     server = running_server(parts.home)
     value: dict[str, Any] = gateway.status() | {"up": server is not None}
     if server:
         value["server"] = server
-        value["engines"] = checkup.engines_of(server["url"])
+        value |= checkup.told_by(server["url"])
     show(value, as_json=as_json, text=partial(_status_text, value))
     return DONE
 
@@ -118,4 +118,23 @@ def _status_text(value: dict[str, Any]) -> str:
             for p in value["plans"]
         ]
         lines += ["", table(rows, ["plan", "kind", "gallery", "state", "done"])]
+    if value.get("served"):
+        rows = [
+            [
+                model["model"],
+                one["version"],
+                one["state"],
+                one["waiting"],
+                _called(model, one),
+                one.get("error", {}).get("message", ""),
+            ]
+            for model in value["served"]
+            for one in model["versions"]
+        ]
+        lines += ["", table(rows, ["served", "version", "state", "waiting", "labels", "error"])]
     return "\n".join(lines)
+
+
+def _called(model: dict[str, Any], version: dict[str, Any]) -> str:
+    """The labels of a version."""
+    return ", ".join(label for label, number in model["labels"].items() if number == version["version"])

@@ -109,24 +109,13 @@ class Shelf:
         Missing if it is not there or not complete; Broken, naming the file, if it differs from its manifest.
         """
         folder = self.folder(name, version)
-        marker = folder / MARKER
-        if not marker.is_file():
+        if not (folder / MARKER).is_file():
             raise Missing(
                 "models.missing",
                 f"there is no model {name}/{version}",
                 hint="`relens model ls` lists them; `relens model fetch imagenet` brings the default ones",
             )
-        try:
-            manifest = (folder / MANIFEST).read_bytes()
-        except FileNotFoundError:
-            raise _changed(folder, MANIFEST) from None
-        if marker.read_text(encoding="utf-8").strip() != digest_of(manifest):
-            raise _changed(folder, MANIFEST)
-        facts = json.loads(manifest)
-        for file, fact in facts.items():
-            _check(folder, file, fact, verify=verify)
-        card = read_card((folder / CARD).read_bytes())
-        return Artifact(card, _identity(facts), folder, facts[card.file]["sha256"])
+        return open_version(folder, verify=verify)
 
     def versions(self) -> list[tuple[str, int]]:
         """Every complete version: (name, version), in order."""
@@ -147,6 +136,21 @@ class Shelf:
             sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_version(folder: Path, *, verify: bool = False) -> Artifact:
+    """The version in a folder that has its marker. Broken, naming the file, if it differs from its manifest."""
+    try:
+        manifest = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise _changed(folder, MANIFEST) from None
+    if (folder / MARKER).read_text(encoding="utf-8").strip() != digest_of(manifest):
+        raise _changed(folder, MANIFEST)
+    facts = json.loads(manifest)
+    for file, fact in facts.items():
+        _check(folder, file, fact, verify=verify)
+    card = read_card((folder / CARD).read_bytes())
+    return Artifact(card, _identity(facts), folder, facts[card.file]["sha256"])
 
 
 def read_labels(data: bytes, *, source: str) -> list[str]:

@@ -142,7 +142,12 @@ def _made_up(file: OnnxFile, outputs: Mapping[str, str], notes: _Notes) -> list[
     tensor = file.output(outputs["scores"])
     count = (tensor.shape or (None,))[-1] if tensor else None
     notes.guessed(f"the {count or 0} classes have no names: they are called `class 0` and so on; give --labels FILE")
-    return [f"class {index}" for index in range(count or 0)]
+    return made_up_names(count or 0)
+
+
+def made_up_names(count: int) -> list[str]:
+    """What classes are called whose names nobody knows."""
+    return [f"class {index}" for index in range(count)]
 
 
 @dataclass(slots=True)

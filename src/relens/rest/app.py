@@ -12,6 +12,7 @@ from relens.rest.border import Border
 from relens.rest.failures import add_failures
 from relens.rest.health import add_health
 from relens.rest.keeping import add_keeping
+from relens.rest.models import Opened, add_models, life_of
 from relens.rest.pages import add_docs
 from relens.rest.questions import add_questions
 from relens.rest.records import add_records
@@ -28,8 +29,9 @@ def create_app(
     ready_extra: Callable[[], list[str]] | None = None,
     allowed_hosts: Sequence[str] | None = None,
     questions: int = 64,
+    models: Opened | None = None,
 ) -> FastAPI:
-    """The HTTP application of a gateway, for any ASGI server. It opens and closes nothing.
+    """The HTTP application of a gateway, for any ASGI server. It opens and closes nothing but `models`.
 
     max_bytes      of one picture; a larger body is refused with 413 while it is read
     ready_extra    what else is missing for answering, as sentences, besides what the gateway says
@@ -37,6 +39,7 @@ def create_app(
                    is served: a page of another site could otherwise reach it under a name of its own (DNS rebinding)
     questions      at a time, with enrolments, each in a thread of its own; one more is Busy at once. Set it above the
                    queue of the engines, so that they are the ones to refuse
+    models         what is served as it is beside the gateway; opened and closed with the application
     """
     app = FastAPI(
         title="relens",
@@ -45,6 +48,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=None if models is None else life_of(models),
         generate_unique_id_function=lambda route: route.name,
     )
     add_failures(app)
@@ -52,7 +56,9 @@ def create_app(
     add_questions(app, gateway, threads, max_bytes)
     add_records(app, gateway)
     add_keeping(app, gateway, threads, max_bytes)
-    add_health(app, gateway, ready_extra)
+    add_health(app, gateway, ready_extra, models)
     add_docs(app)
+    if models is not None:
+        add_models(app, models, max_bytes=max_bytes)
     app.add_middleware(Border, allowed_hosts=allowed_hosts)
     return app

@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.rest.bodies import object_in, read_bounded
 from relens.rest.failures import status_of
+from relens.rest.leaving import unless_gone
 from relens.rest.oip_tensors import read_raw, read_request, takes_long, write_answer
 from relens.serving.codes import QUEUE_FULL
 from relens.serving.oip import BAD_REQUEST, Asked, Said, named_of, not_controlled, number_in
@@ -168,7 +169,8 @@ class _Inferring:
         body = await self._body(request)
         asked = await self._understand(request, body, served)
         names = tuple(one.name for one in asked.outputs)
-        inferred = await self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
+        work = self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
+        inferred = await unless_gone(request, work)
         if inferred.version != served.version:
             served = self._server.describe(Named(inferred.model, inferred.version))
         long = takes_long(asked, inferred)

@@ -477,6 +477,23 @@ class Engine(_Answer):
     in_process: bool | None = _may("true if it is part of the server's own process")
 
 
+class ServedVersion(_Answer):
+    """A version of a model that is served as it is. Of one that failed also `error`."""
+
+    version: int = _is("its number", 2)
+    state: str = _is("START, LOADING, AVAILABLE, UNLOADING or END", "AVAILABLE")
+    waiting: int = _is("requests that its engine has not answered", 0)
+    memory_bytes: int = _is("resident memory of its engine", 84_000_000)
+
+
+class ServedModel(_Answer):
+    """A model that is served as it is."""
+
+    model: str = _is("its name", "boots")
+    labels: dict[str, int] = _is("label to version", {"stable": 2})
+    versions: list[ServedVersion] = _is("newest first")
+
+
 class Status(_Answer):
     """Everything at a glance."""
 
@@ -486,6 +503,7 @@ class Status(_Answer):
     plans: list[Plan] = _is("plans that are not over")
     galleries: list[Gallery] = _is("by name")
     models: list[str] = _is("model versions", ["effnet-lite0/1"])
+    served: list[ServedModel] | None = _may("models that are served as they are, beside the home's own")
 
 
 class Live(_Answer):

@@ -26,6 +26,7 @@ from starlette.types import Scope
 from relens.errors import BadInput, Busy, RelensError
 from relens.rest.bodies import read_bounded
 from relens.rest.failures import status_of
+from relens.rest.leaving import unless_gone
 from relens.rest.tfserving_json import (
     read_examples,
     read_predict,
@@ -92,15 +93,15 @@ class _Door:
         self._max_bytes = max_bytes
 
     async def status(self, request: Request) -> Response:
-        return _json(write_json({"model_version_status": statuses(self._server, _named_in(request))}))
+        return _json(write_json({"model_version_status": statuses(self._server, named_in(request))}))
 
     async def metadata(self, request: Request) -> Response:
-        return _json(write_json(_metadata(self._server.describe(_named_in(request)))))
+        return _json(write_json(_metadata(self._server.describe(named_in(request)))))
 
     async def predict(self, request: Request) -> Response:
-        named = _named_in(request)
+        named = named_in(request)
         _, (inputs, rows) = await self._read(request, named, read_predict)
-        found = await self._server.infer(named, inputs)
+        found = await unless_gone(request, self._server.infer(named, inputs))
         return await _written(request, found.outputs, lambda: write_predict(found.outputs, rows=rows))
 
     async def classify(self, request: Request) -> Response:
@@ -113,10 +114,10 @@ class _Door:
 
     async def _ask(self, request: Request, method: str, choose: Callable[[Served], str]) -> tuple[Served, Array, int]:
         """The version that is asked, the one output of it that is chosen, and how many examples there are."""
-        named = _named_in(request)
+        named = named_in(request)
         served, (inputs, count) = await self._read(request, named, partial(read_examples, method=method))
         wanted = choose(served)
-        found = await self._server.infer(named, inputs, outputs=(wanted,))
+        found = await unless_gone(request, self._server.infer(named, inputs, outputs=(wanted,)))
         return served, found.outputs[wanted], count
 
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
@@ -165,7 +166,7 @@ async def _run(work: Callable[[], Done], *, threaded: bool) -> Done:
 # -- what is asked --------------------------------------------------------------------------------------------------
 
 
-def _named_in(request: Request) -> Named:
+def named_in(request: Request) -> Named:
     """The model of the path. Version 0 is what OpenVINO's clients write for the newest; versions begin with 1."""
     asked = request.path_params
     version = asked.get("version")

@@ -16,7 +16,7 @@ from relens.rpc.fields import numbers_of
 from relens.serving.oip import shown
 from relens.serving.served import Served
 from relens.serving.tfserving import check_names, folded, with_context
-from relens.tensors import BYTES, Array, TensorInfo, Tensors, dtype_of
+from relens.tensors import Array, TensorInfo, Tensors, dtype_of
 
 KINDS = {"bytes_list": np.dtype(object), "float_list": np.dtype("<f4"), "int64_list": np.dtype("<i8")}
 TAKEN = {"b": "int64_list", "i": "int64_list", "u": "int64_list", "f": "float_list", "O": "bytes_list"}
@@ -48,11 +48,7 @@ def _tensor(features: Sequence[Any], info: TensorInfo, served: Served) -> Array:
     if len({one.dtype for one in values}) > 1:
         raise _bad(info, "has pictures in some examples and numbers in others", "examples are of one kind")
     array = np.concatenate(values).reshape(len(values), -1 if lengths != {0} else 0)
-    if array.dtype != object or info.datatype == BYTES:
-        return folded(array, info)
-    if lengths != {1}:
-        raise _bad(info, f"has {lengths.pop()} pictures", "an example has one")
-    return array.ravel()
+    return folded(array, info)
 
 
 def _values(feature: Any, info: TensorInfo, *, pictures: bool) -> Array:

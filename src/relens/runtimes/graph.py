@@ -64,7 +64,7 @@ class Graph:
 
         BadInput, naming what is expected, for other inputs or outputs; Broken if the model fails.
         """
-        self._check(inputs, wanted)
+        self.check(inputs, wanted)
         names = list(wanted) or self._names
         given = {name: _as_given(array) for name, array in inputs.items()}
         try:
@@ -87,7 +87,8 @@ class Graph:
         for _ in range(WARM_UPS):
             self.run(zeros)
 
-    def _check(self, inputs: Tensors, wanted: Sequence[str]) -> None:
+    def check(self, inputs: Tensors, wanted: Sequence[str]) -> None:
+        """BadInput, naming what is expected, for inputs or outputs that `run` does not take."""
         if inputs.keys() != self._known.keys():
             raise _wrong_inputs(self.inputs, f"given was {', '.join(sorted(inputs)) or 'nothing'}")
         for name, array in inputs.items():

@@ -44,6 +44,7 @@ class WorkQueue(Generic[T]):
         self._waiting: deque[_Waiting[T]] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._gathering = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -65,7 +66,8 @@ class WorkQueue(Generic[T]):
                 if len(self._waiting) >= self._capacity:
                     raise self._full(now)
                 self._waiting.append(_Waiting(job, now, deadline))
-                self._changed.notify()
+                # One is enough, unless it is one that gathers and has no use for this job.
+                self._changed.notify(len(self._waiting) + self._gathering)
         finally:
             for waiting in expired:
                 self._on_expired(waiting.job)
@@ -82,6 +84,33 @@ class WorkQueue(Generic[T]):
             self._on_expired(waiting.job)
         return None
 
+    def take_also(self, fits: Callable[[T], bool], *, most: int, wait_s: float) -> list[T]:
+        """More jobs, to be run together with one that was taken: at most so many, oldest first.
+
+        fits    what does not fit stays where it is; it may be asked of a job more than once
+        wait_s  how long to wait for more, as long as there are fewer than `most`
+        """
+        until = time.monotonic() + wait_s
+        found: list[T] = []
+        with self._changed:
+            self._gathering += 1
+            try:
+                while True:
+                    found += self._pick(fits, most - len(found))
+                    left = until - time.monotonic()
+                    if len(found) >= most or left <= 0 or self._closed:
+                        return found
+                    self._changed.wait(left)
+            finally:
+                self._gathering -= 1
+
+    def drop(self, unwanted: Callable[[T], bool]) -> int:
+        """Forget jobs that nobody waits for any more: how many."""
+        with self._changed:
+            before = len(self._waiting)
+            self._waiting = deque(waiting for waiting in self._waiting if not unwanted(waiting.job))
+            return before - len(self._waiting)
+
     def close(self) -> None:
         """Take nothing new and wake all takers; they get what is left, then None."""
         with self._changed:
@@ -93,6 +122,18 @@ class WorkQueue(Generic[T]):
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed, left)
             return self._waiting.popleft() if self._waiting else None
+
+    def _pick(self, fits: Callable[[T], bool], most: int) -> list[T]:
+        now = self._now()
+        picked: list[T] = []
+        kept = deque[_Waiting[T]]()
+        for waiting in self._waiting:
+            if len(picked) < most and not waiting.expired(now) and fits(waiting.job):
+                picked.append(waiting.job)
+            else:
+                kept.append(waiting)
+        self._waiting = kept
+        return picked
 
     def _remove_expired(self, now: float) -> list[_Waiting[T]]:
         expired = [waiting for waiting in self._waiting if waiting.expired(now)]

@@ -13,8 +13,10 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,6 +26,7 @@ from relens.runtimes.frames import LENGTHS, error_from_header
 from relens.tensors import Array, TensorInfo, Tensors, pack, unpack
 
 GRACE_S = 5.0
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SLACK_S = 5.0
 """How much longer than a request may wait the front waits for its answer: the time to run one."""
 
@@ -41,22 +44,43 @@ class Told:
     backend: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    labels: tuple[str, ...]
+    pictures: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a forward gave, and the milliseconds of its phases."""
+    """What a forward gave, the milliseconds of its phases, and how many rows it was run with."""
 
     outputs: dict[str, Array]
     timings_ms: dict[str, float]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is in a picture, and as of `Ran`."""
+
+    found: dict[str, Any]
+    timings_ms: dict[str, float]
+    rows: int
 
 
 class Holding:
-    """One engine process and the requests that it has not answered yet. Belongs to one event loop."""
+    """One engine process and the requests that it has not answered yet. Belongs to one event loop.
+
+    hangs_s  an engine that has requests and has said nothing for so long is ended
+    """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        process: subprocess.Popen[bytes],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        hangs_s: float,
     ) -> None:
+        self._hangs_s = hangs_s
         self.pid = process.pid
         self.dead = asyncio.Event()
         self._process = process
@@ -64,6 +88,7 @@ class Holding:
         self._writer = writer
         self._ids = itertools.count()
         self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], bytes]]] = {}
+        self._sign = 0.0  # when the engine last said anything, or was last asked while it had nothing to do
         self._idle = asyncio.Event()
         self._idle.set()
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -73,6 +98,14 @@ class Holding:
     def waiting(self) -> int:
         """How many requests are not answered yet."""
         return len(self._pending)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident memory of the process; 0 where that is not told."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES
+        except (OSError, IndexError):
+            return 0
 
     async def ready(self, timeout_s: float) -> Told:
         """Wait until the model is loaded: what it is. Raises why it could not be."""
@@ -95,29 +128,53 @@ class Holding:
             tuple(TensorInfo(name, datatype, tuple(shape)) for name, datatype, shape in told[kind])
             for kind in ("inputs", "outputs")
         )
-        return Told(told["backend"], inputs, outputs)
+        return Told(told["backend"], inputs, outputs, tuple(told["labels"]), told["pictures"])
 
     async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float) -> Ran:
         """One forward. Died if the engine ends first; Busy if the answer does not come in time."""
+        heads, body = pack(inputs)
+        told, made = await self._ask({"inputs": heads, "outputs": list(outputs)}, body, wait_s)
+        return Ran(unpack(told["outputs"], made), told["timings_ms"], told["rows"])
+
+    async def recognize(self, picture: bytes, wanted: Mapping[str, Any], *, wait_s: float) -> Seen:
+        """What is in a picture. Errors as of `run`."""
+        told, _ = await self._ask({"recognize": dict(wanted)}, picture, wait_s)
+        return Seen(told["recognized"], told["timings_ms"], told["rows"])
+
+    async def _ask(self, asked: Mapping[str, Any], body: bytes, wait_s: float) -> tuple[dict[str, Any], bytes]:
         if self.dead.is_set() or self._writer.transport.is_closing():
             raise Died  # the latter comes a little earlier, and a write to what is closing is an error
         number = next(self._ids)
-        heads, body = pack(inputs)
-        header = {"id": number, "inputs": heads, "outputs": list(outputs), "wait_s": wait_s}
-        encoded = json.dumps(header, separators=(",", ":")).encode()
+        encoded = json.dumps({"id": number, "wait_s": wait_s, **asked}, separators=(",", ":")).encode()
         answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
+        if not self._pending:
+            self._sign = time.monotonic()
         self._pending[number] = answer
         self._idle.clear()
         try:
-            self._writer.writelines([LENGTHS.pack(len(encoded), len(body)), encoded, body])
+            self._send(encoded, body)
             told, made = await asyncio.wait_for(answer, wait_s + SLACK_S)
         except TimeoutError:
+            self._end_if_hung()
             raise Busy("serving.timeout", f"no answer within {wait_s + SLACK_S:g} s") from None
+        except asyncio.CancelledError:
+            if not self._writer.transport.is_closing():
+                self._send(json.dumps({"drop": number}).encode(), b"")  # nobody waits for it any more
+            raise
         finally:
             self._forget(number)
         if "error" in told:
             raise error_from_header(told["error"])
-        return Ran(unpack(told["outputs"], made), told["timings_ms"])
+        return told, made
+
+    def _send(self, header: bytes, body: bytes) -> None:
+        self._writer.writelines([LENGTHS.pack(len(header), len(body)), header, body])
+
+    def _end_if_hung(self) -> None:
+        """End an engine that has requests and has not said a word for longer than any of them takes."""
+        if time.monotonic() - self._sign > self._hangs_s:
+            log.error("an engine hangs and is ended", pid=self.pid, silent_s=round(time.monotonic() - self._sign, 1))
+            self._process.kill()
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until everything is answered, or for so long."""
@@ -142,6 +199,7 @@ class Holding:
                 lengths = await self._reader.readexactly(LENGTHS.size)
                 header_length, body_length = LENGTHS.unpack(lengths)
                 header = json.loads(await self._reader.readexactly(header_length))
+                self._sign = time.monotonic()
                 self._take(header, await self._reader.readexactly(body_length) if body_length else b"")
         except (OSError, ValueError, asyncio.IncompleteReadError):
             pass
@@ -169,7 +227,7 @@ class Holding:
             os.kill(self.pid, signal.SIGKILL)  # without a line it is of no use to anybody
 
 
-async def start_holding(argv: Sequence[str]) -> Holding:
+async def start_holding(argv: Sequence[str], *, hangs_s: float) -> Holding:
     """Start an engine process; `--fd` is added to its arguments. Broken if it cannot be started."""
     here, there = socket.socketpair()
     try:
@@ -180,7 +238,7 @@ async def start_holding(argv: Sequence[str]) -> Holding:
         raise Broken("serving.no-process", f"an engine cannot be started: {error.strerror}") from error
     finally:
         there.close()
-    return Holding(process, reader, writer)
+    return Holding(process, reader, writer, hangs_s=hangs_s)
 
 
 def _spawn(argv: Sequence[str], there: socket.socket) -> subprocess.Popen[bytes]:

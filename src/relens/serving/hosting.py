@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -21,9 +21,9 @@ from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
 from relens.hosted.process import sha256_of
 from relens.models import read_labels
 from relens.models.folder import ModelFolder, Version
-from relens.serving.holding import Died, Holding, Told, start_holding
-from relens.serving.served import Inferred, Named, Policy, Served, State, VersionStatus, Wanted
-from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_REQUESTS
+from relens.serving.holding import Died, Holding, Ran, Seen, Told, start_holding
+from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, State, VersionStatus, Wanted
+from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS
 from relens.tensors import Tensors
 
 TRIES = 2
@@ -32,9 +32,13 @@ LONGEST_PAUSE_S = 10.0
 OVERWRITTEN = "runtimes.overwritten"
 NOTHING = Policy(latest=0)
 
-Start = Callable[[Path, str, bool], Sequence[str]]
-"""A model's file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments that
-start an engine with it. What is not urgent is loaded at low priority."""
+Start = Callable[[str, Path, str, bool], Sequence[str]]
+"""A model's name, its file, its SHA-256, and whether nothing answers for the model until it is loaded, to the arguments
+that start an engine with it. What is not urgent is loaded at low priority."""
+
+Answer = TypeVar("Answer", Ran, Seen)
+_Ask = Callable[[Holding, float], Awaitable[Answer]]
+"""A request of an engine, which may wait so many seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +51,8 @@ class Options:
     default   how those are that `wanted` does not name; None: not at all
     poll_s    from one look at the folder to the next
     wait_s    how long a request may wait, if it does not say
-    waiting   requests that one engine may have unanswered; one more is Busy
+    waiting   requests that one engine may have unanswered, if the model does not say; one more is Busy
+    hangs_s   an engine that has requests and has said nothing for so long is ended, and started again
     load_s    how long loading may take
     tries     of loading a version; between them a pause, twice as long each time
     drain_s   how long a version that is let go has for what it has begun
@@ -59,6 +64,7 @@ class Options:
     poll_s: float = 1.0
     wait_s: float = 30.0
     waiting: int = 128
+    hangs_s: float = 60.0
     load_s: float = 300.0
     tries: int = 3
     pause_s: float = 1.0
@@ -106,7 +112,9 @@ class _Slot:
         return None if self._engine is None else self._engine.pid
 
     def status(self) -> VersionStatus:
-        return VersionStatus(self.number, self.state, self.error)
+        if self._engine is None:
+            return VersionStatus(self.number, self.state, self.error)
+        return VersionStatus(self.number, self.state, self.error, self._engine.waiting, self._engine.memory_bytes)
 
     def take(self, engine: Holding | None) -> None:
         """The engine that answers from now on; None: there is none, and requests wait for the next."""
@@ -146,6 +154,7 @@ class Hosting:
         self._loading = asyncio.Semaphore(options.at_once)
         self._looking: asyncio.Task[None] | None = None
         self._unreadable = False
+        self._gaps: dict[str, float] = {}  # since when no version of a model takes new requests
         self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
 
     # -- its life
@@ -197,24 +206,26 @@ class Hosting:
         slot = self._slot(named)
         assert slot.told is not None
         told = slot.told
-        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels)
+        return Served(
+            slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels or told.labels, told.pictures
+        )
 
     async def infer(
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
     ) -> Inferred:
-        start = time.monotonic()
-        slot = self._slot(named)
-        outcome = "failed"
-        try:
-            answer = await self._ask(named, inputs, outputs, start + (timeout_s or self._options.wait_s))
-            outcome = "answered"
-        except RelensError as error:
-            outcome = error.code
-            raise
-        finally:
-            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
-            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
-        return answer
+        slot, ran = await self._counted(
+            named, lambda engine, wait_s: engine.run(inputs, outputs, wait_s=wait_s), timeout_s
+        )
+        return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
+
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        wanted = asdict(looked)
+        slot, seen = await self._counted(
+            named, lambda engine, wait_s: engine.recognize(picture, wanted, wait_s=wait_s), timeout_s
+        )
+        return Recognized(slot.model, slot.number, seen.found, seen.timings_ms)
 
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         for model, how in wanted.items():
@@ -230,20 +241,39 @@ class Hosting:
         for model in list(self._slots):
             self._choose(model)
 
-    async def _ask(self, named: Named, inputs: Tensors, outputs: Sequence[str], deadline: float) -> Inferred:
+    async def _counted(self, named: Named, ask: _Ask[Answer], timeout_s: float | None) -> tuple[_Slot, Answer]:
+        """The slot that answers, and what its engine says."""
+        start = time.monotonic()
+        slot = self._slot(named)
+        outcome = "failed"
+        try:
+            answer = await self._asked(named, ask, start + (timeout_s or self._options.wait_s))
+            outcome = "answered"
+            _, ran = answer
+            MODEL_ROWS.labels(slot.model, str(slot.number)).observe(ran.rows)
+            for phase, took_ms in ran.timings_ms.items():
+                MODEL_PHASES.labels(slot.model, str(slot.number), phase).observe(took_ms / 1000)
+        except RelensError as error:
+            outcome = error.code
+            raise
+        finally:
+            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
+            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
+        return answer
+
+    async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[_Slot, Answer]:
         for _ in range(TRIES):
             slot = self._slot(named)
             engine = await slot.engine(deadline)
-            if engine.waiting >= self._options.waiting:
+            how = self._how(slot.model)
+            if engine.waiting >= ((how and how.waiting) or self._options.waiting):
                 raise _full(slot.name, engine.waiting)
             try:
-                ran = await engine.run(inputs, outputs, wait_s=max(0.001, deadline - time.monotonic()))
+                return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
             except Died:
                 log.warning("engine died; asking a new one", model=slot.name, pid=engine.pid)
                 if slot.pid == engine.pid:
                     slot.take(None)
-                continue
-            return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
         raise Broken(
             "serving.engine-died",
             f"two engines of {named} died over this request",
@@ -274,6 +304,8 @@ class Hosting:
             available = [number for number, slot in slots.items() if slot.state == "AVAILABLE"]
             if available:
                 return slots[max(available)]
+            if named.model in self._gaps and len(slots) > 1:
+                raise Busy("serving.loading", f"the next version of {named} is about to be loaded", retry_after_s=0.5)
             raise _not_available(named, list(slots.values()))
         slot = slots.get(named.version)
         if slot is None or slot.state not in {"AVAILABLE", "UNLOADING"}:
@@ -319,7 +351,8 @@ class Hosting:
     def _choose(self, model: str) -> None:
         """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
 
-        What could not be loaded at once is tried further, and meanwhile the next older one is wanted.
+        Or let go first, and begin when it has ended, where memory counts for more than a gap. What could not be loaded
+        at once is tried further, and meanwhile the next older one is wanted.
         """
         slots, here = self._slots.get(model, {}), self._here.get(model, set())
         how = self._how(model)
@@ -327,14 +360,19 @@ class Hosting:
         hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
         wanted = choose([number for number in hopeful if not slots[number].in_trouble])
         tried = choose(hopeful)
-        for number in wanted | tried:
-            self._begin(slots[number])
         serves = all(slots[number].state == "AVAILABLE" for number in wanted)
+        makes_room = how is not None and how.swap == "resource"
         for number, slot in list(slots.items()):
             if slot.state == "END" and (slot.error is None or number not in here):
                 del slots[number]
-            elif number not in wanted | tried and (serves or number not in here) and slot.life is not None:
+            elif (
+                number not in wanted | tried and slot.life is not None and (serves or makes_room or number not in here)
+            ):
                 slot.leave.set()
+        if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
+            return  # what goes calls this again when it has ended
+        for number in wanted | tried:
+            self._begin(slots[number])
 
     def _begin(self, slot: _Slot) -> None:
         if slot.life is None:
@@ -373,7 +411,9 @@ class Hosting:
                     MODEL_LOADS.labels(slot.model, "loaded").inc()
                     slot.error, slot.state = None, "AVAILABLE"
                     slot.take(engine)
-                    log.info("a version is available", model=slot.name, pid=engine.pid)
+                    gone = self._gaps.pop(slot.model, None)
+                    gap_s = None if gone is None else round(time.monotonic() - gone, 3)
+                    log.info("a version is available", model=slot.name, pid=engine.pid, gap_s=gap_s)
                     self._choose(slot.model)
                     return engine
         slot.give_up(None if slot.leave.is_set() else slot.error)
@@ -393,7 +433,8 @@ class Hosting:
             slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
         others = self._slots.get(slot.model, {}).values()
         urgent = not any(other.pid is not None for other in others if other is not slot)
-        engine = await start_holding(self._start(found.file, slot.digest, urgent))
+        argv = self._start(slot.model, found.file, slot.digest, urgent)
+        engine = await start_holding(argv, hangs_s=self._options.hangs_s)
         try:
             slot.told = await _unless(slot.leave, engine.ready(self._options.load_s))
         except BaseException:
@@ -415,11 +456,16 @@ class Hosting:
 
     async def _let_go(self, slot: _Slot, engine: Holding) -> None:
         slot.state = "UNLOADING"
+        if not any(other.state == "AVAILABLE" for other in self._slots.get(slot.model, {}).values()):
+            self._gaps[slot.model] = time.monotonic()
         await asyncio.sleep(0)  # who has just been given this slot asks its engine first
         await engine.drain(self._options.drain_s)
         await engine.stop()
         slot.give_up(None)
         log.info("a version has ended", model=slot.name)
+        self._choose(slot.model)
+        if not self._slots.get(slot.model):
+            self._gaps.pop(slot.model, None)
 
     async def _restart(self, slot: _Slot, engine: Holding) -> Holding | None:
         """Start an engine again after one has died, longer apart each time: it, or None if the version is let go."""

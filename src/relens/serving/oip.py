@@ -12,7 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from relens.errors import BadInput
-from relens.serving.served import Named, Served, State, VersionStatus
+from relens.serving.served import PICTURES, Named, Served, State, VersionStatus
 from relens.serving.tallies import Counted
 from relens.tensors import BYTES, TensorInfo, Tensors
 
@@ -139,7 +139,7 @@ class Said:
 
     def model(self, named: Named) -> dict[str, Any]:
         served = self._server.describe(named)
-        properties = {"properties": {"pictures": served.pictures}} if served.pictures else {}
+        properties = {"properties": {PICTURES: served.pictures}} if served.pictures else {}
         return {
             "name": served.model,
             "versions": [str(version) for version in self._available(served.model)],

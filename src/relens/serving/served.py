@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from relens.errors import BadInput, RelensError
 from relens.tensors import Array, TensorInfo, Tensors
 
+PICTURES = "pictures"
+"""What protocols call the way in for pictures: a signature of TensorFlow Serving, a property of a model."""
+
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
+
+Swap = Literal["availability", "resource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +55,40 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a model is served: which versions, and label to version; a label names one while that is available."""
+    """How a model is served.
+
+    policy  which versions
+    labels  label to version; a label names one while that is available
+    waiting requests that its engine may have unanswered; None: as the server is set up
+    swap    "availability": a version goes when those that are wanted answer, and both need memory meanwhile;
+            "resource": it goes first, and nothing answers until the next one is loaded
+    """
 
     policy: Policy = Policy()
     labels: Mapping[str, int] = field(default_factory=dict)
+    swap: Swap = "availability"
+    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """How a version is: with why it ended, or why loading it failed last."""
+    """How a version is.
+
+    error         why it ended, or why loading it failed last
+    waiting       requests that its engine has not answered
+    memory_bytes  resident memory of its engine; 0 if that is not known
+    """
 
     version: int
     state: State
     error: RelensError | None = None
+    waiting: int = 0
+    memory_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        error = {} if self.error is None else self.error.to_json()
+        said = {"version": self.version, "state": self.state, "waiting": self.waiting}
+        return {**said, "memory_bytes": self.memory_bytes, **error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +111,39 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What a version gave: outputs by name, in the order that was asked for, and milliseconds of `queue` and `run`."""
+    """What a version gave: outputs by name, in the order that was asked for, and milliseconds by phase (`run`, …)."""
 
     model: str
     version: int
     outputs: Mapping[str, Array]
     timings_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How a picture is looked at.
+
+    names      how many names an object has, at most
+    min_score  findings of a detector under it are none
+    vector     whether the model's vector is told, as attribute `vector`; of a model that says nothing else it always is
+    """
+
+    names: int = 5
+    min_score: float = 0.5
+    vector: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """What a version says of a picture. `found` has `picture` and `objects`, as `values.Recognition.to_json` does."""
+
+    model: str
+    version: int
+    found: Mapping[str, Any]
+    timings_ms: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": self.model, "version": self.version, **self.found, "timings_ms": dict(self.timings_ms)}
 
 
 class ModelServer(Protocol):
@@ -121,9 +174,29 @@ class ModelServer(Protocol):
         Busy, with `retry_after_s`, if too much waits or it was not run in time; Broken if the model fails.
         """
 
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        """What one version says of the picture in these bytes, by its card.
+
+        Errors as of `infer`. BadInput for bytes that are no picture, and for a model that takes none.
+        """
+
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         """Serve these models from now on, each so, and no others. Returns at once; versions come and go after.
 
         Missing for a model that there is not, BadInput for a label of a version that is not available: then nothing
         has changed.
         """
+
+
+def status_of(server: ModelServer) -> list[dict[str, Any]]:
+    """Every model with its versions and labels, as JSON."""
+    return [
+        {
+            "model": model,
+            "labels": dict(server.labels(model)),
+            "versions": [one.to_json() for one in server.versions(model)],
+        }
+        for model in server.models()
+    ]

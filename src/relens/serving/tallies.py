@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from relens.errors import RelensError
-from relens.serving.served import Inferred, ModelServer, Named, Served, VersionStatus, Wanted
+from relens.serving.served import Inferred, Looked, ModelServer, Named, Recognized, Served, VersionStatus, Wanted
 from relens.tensors import Tensors
 
 OUTCOMES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit")
 """What the Open Inference Protocol's statistics count. We have neither a cache nor phases of our own before a run."""
+
+Answer = TypeVar("Answer", Inferred, Recognized)
 
 
 @dataclass(slots=True)
@@ -63,18 +66,29 @@ class Counted:
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
     ) -> Inferred:
         served = self._server.describe(named)
+        work = self._server.infer(named, inputs, outputs=outputs, timeout_s=timeout_s)
+        return await self._counted(served, work, _batch(inputs, served))
+
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        served = self._server.describe(named)
+        work = self._server.recognize(named, picture, looked, timeout_s=timeout_s)
+        return await self._counted(served, work, 1)
+
+    async def _counted(self, served: Served, work: Awaitable[Answer], rows: int) -> Answer:
         start = time.perf_counter_ns()
         try:
-            inferred = await self._server.infer(named, inputs, outputs=outputs, timeout_s=timeout_s)
+            answer = await work
         except RelensError:
             self._tallies[served.model, served.version].add("fail", time.perf_counter_ns() - start)
             raise
-        tally = self._tallies[inferred.model, inferred.version]
+        tally = self._tallies[answer.model, answer.version]
         tally.add("success", time.perf_counter_ns() - start)
-        tally.add("compute_infer", inferred.timings_ms.get("run", 0) * 1e6)
-        tally.inferred += _batch(inputs, served)
+        tally.add("compute_infer", answer.timings_ms.get("run", 0) * 1e6)
+        tally.inferred += rows
         tally.last_ms = time.time_ns() // 1_000_000
-        return inferred
+        return answer
 
     def tally(self, model: str, version: int) -> Tally:
         """What a version has done; nothing, if it was never asked."""

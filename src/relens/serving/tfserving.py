@@ -11,12 +11,10 @@ from typing import Any
 
 from relens.errors import BadInput, Missing
 from relens.serving.codes import rpc_code
-from relens.serving.served import ModelServer, Named, Served, VersionStatus
+from relens.serving.served import PICTURES, ModelServer, Named, Served, VersionStatus
 from relens.tensors import BYTES, Array, TensorInfo, Tensors
 
 DEFAULT_SIGNATURE = "serving_default"
-PICTURES = "pictures"
-"""The signature that takes pictures in place of the tensor of one input."""
 PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress"))
 NAMES_SHOWN = 200
 TYPES: Mapping[str, str] = {
@@ -36,7 +34,7 @@ def check_signature(name: Any, served: Served, *methods: str) -> None:
         raise BadInput(
             "tfserving.no-signature",
             f"there is no signature {repr(name)[:NAMES_SHOWN]}",
-            hint=f"leave signature_name out, or write {DEFAULT_SIGNATURE}",
+            hint=f"leave signature_name out, or write one of {', '.join(sorted(known[1:]))}",
         )
 
 
@@ -75,6 +73,8 @@ def folded(array: Array, info: TensorInfo) -> Array:
     """The tensor of a feature, of which each row has the flat list of one example: the input's shape folds it."""
     sides = (len(array), *(-1 if side is None else side for side in info.shape[1:]))
     with suppress(ValueError):
+        if array.dtype == object and info.datatype != BYTES and array.shape[1:] == (1,):
+            return array  # pictures
         if array.ndim == 2:  # noqa: PLR2004 - examples, values
             return array if sides.count(-1) > 1 else array.reshape(sides)
     raise BadInput(

@@ -68,6 +68,13 @@ def scaler(factor: float, *, length: int = 4, rows: str | int = "n") -> bytes:
     return _saved(nodes, weights, [rows, length], {"scaled": [rows, length], "factor": [1]})
 
 
+def mixed() -> bytes:
+    """A model of any length: `images` (n, m) float32 to `double` (n, m) and `sum` (n, 1)."""
+    nodes = [_node("Add", ["images", "images"], "double"), _node("ReduceSum", ["images", "across"], "sum")]
+    gives: dict[str, list[int | str]] = {"double": ["n", "m"], "sum": ["n", 1]}
+    return _saved(nodes, {}, ["n", "m"], gives, across=[1])
+
+
 def _body() -> list[NodeProto]:
     return [
         _node("Conv", ["images", "kernel"], "raw_map", strides=[4, 4]),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from relens.errors import BadInput, Broken, Busy, Missing
-from relens.serving.served import Inferred, Named, Served, VersionStatus, Wanted
+from relens.serving.served import Inferred, Looked, Named, Recognized, Served, VersionStatus, Wanted
 from relens.tensors import Array, TensorInfo, Tensors, datatype_of
+from relens.values import digest_of
 
 LABELS = ("red", "green", "blue", "black")
 FAILED = Broken("models.corrupt", "model.onnx differs from its digest", hint="copy the version again")
@@ -24,11 +25,13 @@ class MadeUpModels:
     slow      version 1, which is LOADING: asked, it is Busy
 
     `asked` has every call of `infer`: what was named, inputs, outputs, time. A first number of -1 in `x` makes `scale`
-    fail. `configured` has what `configure` was told last; nothing follows from it.
+    fail. `looked` has every call of `recognize`, which sees nothing in any picture. `configured` has what `configure`
+    was told last; nothing follows from it.
     """
 
     def __init__(self) -> None:
         self.configured: Mapping[str, Wanted] | None = None
+        self.looked: list[tuple[Named, bytes, Looked, float | None]] = []
         self.asked: list[tuple[Named, Tensors, tuple[str, ...], float | None]] = []
 
     def models(self) -> list[str]:
@@ -71,6 +74,14 @@ class MadeUpModels:
         made = _run(served, inputs)
         wanted = list(outputs) or list(made)
         return Inferred(served.model, served.version, {name: made[name] for name in wanted}, {"run": 0.1})
+
+    async def recognize(
+        self, named: Named, picture: bytes, looked: Looked, *, timeout_s: float | None = None
+    ) -> Recognized:
+        served = self.describe(named)
+        self.looked.append((named, picture, looked, timeout_s))
+        found = {"picture": {"sha256": digest_of(picture)}, "objects": []}
+        return Recognized(served.model, served.version, found, {"run": 0.1})
 
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         for model, how in wanted.items():

@@ -33,15 +33,15 @@ def examine(parts: Parts, *, deep: bool, say: Callable[[str], None]) -> list[Fin
     return findings
 
 
-def engines_of(url: str) -> list[dict[str, Any]]:
-    """The engines of the server at a URL; none if it does not answer."""
+def told_by(url: str) -> dict[str, Any]:
+    """What only the server at a URL knows: its engines, and the models that it serves as they are."""
     try:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine
         with direct.open(f"{url}/v1/status", timeout=5) as answer:
-            engines: list[dict[str, Any]] = json.load(answer)["engines"]
+            told = json.load(answer)
+            return {"engines": told["engines"], "served": told.get("served", [])}
     except (OSError, ValueError, KeyError):
-        return []
-    return engines
+        return {"engines": [], "served": []}
 
 
 def _models(parts: Parts, *, deep: bool) -> Iterator[Finding]:

@@ -3,39 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
 import uvicorn
 import uvloop
 
-from relens.config import Limits
+from relens import config
+from relens.config import ServedModel, Settings
 from relens.errors import Missing
 from relens.hosted import start
 from relens.models.folder import ModelFolder
-from relens.rest.models import Opened, create_models_app
+from relens.rest.models import Lived, create_models_app
 from relens.rpc import create_rpc_server
 from relens.serving.hosting import Hosting, Options
+from relens.serving.served import Policy, Wanted
 from relens.serving.tallies import counted
+from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
-QUEUE = 64
 DEFAULT_PORT = 8080
+AHEAD = 2
+"""How many times its queue an engine may have unanswered: what it runs, what waits, and what is on its way."""
 
 log = structlog.get_logger(__name__)
 
 
-def host_models(root: Path, options: Options | None = None) -> Hosting:
-    """A server of the models in a folder, not begun. Missing if there is no such folder."""
+def host_models(root: Path, options: Options | None = None, settings: Settings | None = None) -> Hosting:
+    """A server of the models in a folder, not begun. Missing if there is no such folder.
+
+    options   by default as the settings say
+    """
     root = root.expanduser().absolute()
     if not root.is_dir():
         raise Missing(
             "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
         )
-    return Hosting(ModelFolder(root), _engine_argv, options or Options())
+    given = settings or config.without_home()
+    return Hosting(ModelFolder(root), partial(_engine_argv, given), options or options_of(given))
+
+
+def hosted_beside(parts: Parts) -> Hosting | None:
+    """A server of the models that the settings of a home name, not begun; None if they name none.
+
+    Missing if there is no such folder.
+    """
+    settings = parts.settings
+    if not settings.models.folder:
+        return None
+    return host_models(parts.home.path / settings.models.folder, settings=settings)
+
+
+def options_of(settings: Settings) -> Options:
+    """How settings say that models are served. A request waits as long as any question."""
+    given = settings.models
+    return Options(
+        wanted={model: _wanted(how) for model, how in given.serve.items()},
+        default=Wanted() if given.others else None,
+        poll_s=given.poll_s,
+        wait_s=settings.server.timeout_s,
+        waiting=settings.server.queue * AHEAD,
+        hangs_s=2 * settings.server.timeout_s,
+        load_s=given.load_timeout_s,
+        tries=given.tries,
+        drain_s=given.drain_s,
+        at_once=given.at_once,
+    )
+
+
+def _wanted(how: ServedModel) -> Wanted:
+    latest = None if how.latest == "all" else how.latest
+    waiting = None if how.queue is None else how.queue * AHEAD
+    return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting)
 
 
 def run_models(
@@ -51,10 +96,10 @@ def run_models(
     hosting = host_models(root)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
         server = counted(hosting)
-        max_bytes = Limits().max_bytes
+        max_bytes = config.without_home().limits.max_bytes
 
         async def serve() -> None:
-            parts: list[Opened] = [hosting]
+            parts: list[Lived] = [hosting]
             address = None
             if grpc_port is not None:
                 rpc = create_rpc_server(server, max_bytes=max_bytes)
@@ -73,7 +118,40 @@ def run_models(
             runner.run(serve())
 
 
-def _engine_argv(file: Path, digest: str, urgent: bool) -> Sequence[str]:
-    given = {"--model": file, "--digest": digest, "--threads": os.cpu_count() or 1, "--queue": QUEUE}
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """What a profile means. `cores` is what one forward uses, None: all; `nice` of what runs."""
+
+    rows: int
+    delay_ms: float
+    cores: int | None
+    nice: int = 0
+
+
+PROFILES = {
+    "fair": _Profile(rows=1, delay_ms=0, cores=1),
+    "batch": _Profile(rows=8, delay_ms=2, cores=None),
+    "bulk": _Profile(rows=32, delay_ms=50, cores=None, nice=10),
+}
+
+
+def _engine_argv(settings: Settings, model: str, file: Path, digest: str, urgent: bool) -> Sequence[str]:
+    how = settings.models.serve.get(model, ServedModel())
+    profile, cores = PROFILES[how.profile], os.cpu_count() or 1
+    way = {
+        "threads": cores,
+        "rows": how.batch or profile.rows,
+        "delay_s": (profile.delay_ms if how.delay_ms is None else how.delay_ms) / 1000,
+        "sizes": sorted(how.sizes),
+        "nice": profile.nice,
+    }
+    given = {
+        "--model": file,
+        "--digest": digest,
+        "--cores": profile.cores or cores,
+        "--queue": how.queue or settings.server.queue,
+        "--way": json.dumps(way),
+        "--limits": json.dumps(settings.limits.model_dump()),
+    }
     words = [str(part) for pair in given.items() for part in pair]
     return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]

@@ -18,6 +18,7 @@ from relens.rest import create_app
 from relens.wiring import Parts, worker_argv
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 from relens.wiring.lock import server_lock, write_note
+from relens.wiring.models import hosted_beside
 
 TEND_S = 0.25
 PAUSE_S = 10.0
@@ -57,7 +58,13 @@ def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Calla
     server = parts.settings.server
     # More than the engine's queue holds, so that it is the engine which says that it is full.
     questions = server.queue + server.threads + 8
-    app = create_app(gateway, max_bytes=parts.settings.limits.max_bytes, allowed_hosts=LOOPBACK, questions=questions)
+    app = create_app(
+        gateway,
+        max_bytes=parts.settings.limits.max_bytes,
+        allowed_hosts=LOOPBACK,
+        questions=questions,
+        models=hosted_beside(parts),
+    )
     settings = uvicorn.Config(app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10)
     write_note(parts.home, url)
     ready(url)

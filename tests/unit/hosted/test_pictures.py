@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from relens.errors import BadInput
-from relens.hosted.process import Model, is_of_pictures
+from relens.hosted.model import Model, is_of_pictures
 from relens.models.card import read_card
 from relens.models.drafts import Wish, draft_model
 from relens.runtimes.graph import Graph
@@ -30,6 +30,11 @@ def model_in(folder, data, **card):
     return Model(Graph(file), file)
 
 
+def run(model, images):
+    asked = model.given({"images": images}, ())
+    return model.graph.run(asked.inputs, asked.wanted)
+
+
 def batch(*pictures):
     array = np.empty(len(pictures), object)
     array[:] = pictures
@@ -44,7 +49,7 @@ def png(data):
 
 def expected(model, prep, *pictures):
     inputs = np.concatenate([preprocess(decode(one).pixels, prep) for one in pictures])
-    return model.run({"images": inputs}, ())
+    return run(model, inputs)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -52,18 +57,18 @@ def test_pictures_give_what_their_preprocessed_numbers_give(tmp_path, rows):
     model = model_in(tmp_path, networks.classifier())
     prep = draft_model(tmp_path / "model.onnx", Wish(infer=True)).card.preprocessing
     pictures = [png(draw(seed)) for seed in range(rows)]
-    made = model.run({"images": batch(*pictures)}, ())
+    made = run(model, batch(*pictures))
     np.testing.assert_allclose(made["scores"], expected(model, prep, *pictures)["scores"], atol=1e-6)
-    column = model.run({"images": batch(*pictures).reshape(-1, 1)}, ())
+    column = run(model, batch(*pictures).reshape(-1, 1))
     np.testing.assert_array_equal(column["scores"], made["scores"])
 
 
 def test_a_card_beside_the_model_goes_before_what_is_inferred(tmp_path):
     data, picture = networks.classifier(), png(draw(1))
-    plain = model_in(tmp_path, data).run({"images": batch(picture)}, ())
+    plain = run(model_in(tmp_path, data), batch(picture))
     model = model_in(tmp_path, data, colour="bgr", fit="stretch")
     prep = read_card((tmp_path / "card.yaml").read_bytes()).preprocessing
-    made = model.run({"images": batch(picture)}, ())
+    made = run(model, batch(picture))
     assert prep.colour == "bgr"
     np.testing.assert_allclose(made["scores"], expected(model, prep, picture)["scores"], atol=1e-6)
     assert not np.allclose(made["scores"], plain["scores"])
@@ -72,7 +77,7 @@ def test_a_card_beside_the_model_goes_before_what_is_inferred(tmp_path):
 def test_a_jpeg_is_close_to_the_same_picture_without_loss(tmp_path):
     model = model_in(tmp_path, networks.classifier())
     jpeg = draw(1)
-    made = [model.run({"images": batch(one)}, ["scores"])["scores"] for one in (jpeg, png(jpeg))]
+    made = [run(model, batch(one))["scores"] for one in (jpeg, png(jpeg))]
     np.testing.assert_allclose(made[0], made[1], atol=0.05)
 
 
@@ -87,20 +92,20 @@ def test_a_jpeg_is_close_to_the_same_picture_without_loss(tmp_path):
 )
 def test_what_is_no_batch_of_pictures_is_named(tmp_path, given, said):
     with pytest.raises(BadInput) as caught:
-        model_in(tmp_path, networks.classifier()).run({"images": given}, ())
+        run(model_in(tmp_path, networks.classifier()), given)
     assert said in caught.value.message
 
 
 def test_a_model_of_numbers_takes_no_pictures(tmp_path):
     with pytest.raises(BadInput) as caught:
-        model_in(tmp_path, networks.scaler(2)).run({"images": batch(draw(1))}, ())
+        run(model_in(tmp_path, networks.scaler(2)), batch(draw(1)))
     assert caught.value.code == "hosted.no-pictures"
 
 
 def test_faces_that_are_to_be_aligned_are_not_taken_from_pictures(tmp_path):
     model = model_in(tmp_path, networks.embedder(), align="arcface", fit="stretch")
     with pytest.raises(BadInput) as caught:
-        model.run({"images": batch(draw(1))}, ())
+        run(model, batch(draw(1)))
     assert caught.value.code == "hosted.aligned"
 
 

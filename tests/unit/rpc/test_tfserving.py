@@ -231,7 +231,7 @@ def test_a_picture_is_a_feature(say):
         ("scale", examples(example(x={})), "feature 'x' is missing"),
         ("pair", examples(example(a=floats(1), b=ints(1))), "INT32 is given as int64_list"),
         ("pair", examples(example(a=ints(1 << 40), b=ints(1))), "a number that INT32 cannot hold"),
-        ("looks", examples(example(images={"bytes_list": {"value": ["AAAA", "AAAA"]}})), "2 pictures"),
+        ("looks", examples(example(images={"bytes_list": {"value": ["AAAA", "AAAA"]}})), "[2] values for each example"),
         (
             "looks",
             examples(example(images={"bytes_list": {"value": ["AAAA"]}}), example(images=floats(1))),

@@ -176,3 +176,50 @@ def test_it_behaves_like_a_list_with_deadlines(steps):
                 queue.put(number, deadline=clock.time + step)
                 model.append((number, clock.time + step))
     assert len(set(gone)) == len(gone)
+
+
+def test_jobs_that_fit_are_taken_together_and_others_stay_in_their_order(clock, expired):
+    queue = WorkQueue(10, on_expired=expired.append, now=clock)
+    for job in ("a1", "b1", "a2", "b2", "a3", "a4"):
+        queue.put(job, deadline=None)
+    assert queue.take(0) == "a1"
+    assert queue.take_also(lambda job: job.startswith("a"), most=2, wait_s=0) == ["a2", "a3"]
+    assert [queue.take(0) for _ in range(4)] == ["b1", "b2", "a4", None]
+
+
+def test_what_has_expired_is_not_taken_with_others(queue, clock, expired):
+    queue.put("late", deadline=clock.time + 1)
+    queue.put("patient", deadline=None)
+    clock.time += 2
+    assert queue.take_also(lambda _: True, most=5, wait_s=0) == ["patient"]
+    assert queue.take(0) is None
+    assert expired == ["late"]
+
+
+def test_who_gathers_gets_what_comes_meanwhile_and_leaves_the_rest_to_others():
+    queue = WorkQueue(10, on_expired=print)
+    with ThreadPoolExecutor(2) as threads:
+        gathered = threads.submit(queue.take_also, lambda job: job.startswith("a"), most=2, wait_s=60)
+        other = threads.submit(queue.take, 60)
+        for job in ("b1", "a1", "a2"):
+            queue.put(job, deadline=None)
+        assert other.result(60) == "b1"
+        assert gathered.result(60) == ["a1", "a2"]
+
+
+def test_the_end_of_the_queue_ends_gathering():
+    queue = WorkQueue(10, on_expired=print)
+    with ThreadPoolExecutor(1) as threads:
+        gathered = threads.submit(queue.take_also, lambda _: True, most=2, wait_s=60)
+        queue.put("a", deadline=None)
+        queue.close()
+        assert gathered.result(60) == ["a"]
+
+
+def test_jobs_that_nobody_waits_for_any_more_are_forgotten(queue, expired):
+    queue.put("a", deadline=None)
+    queue.put("b", deadline=None)
+    queue.drop(lambda job: job == "a")
+    assert queue.take(0) == "b"
+    assert queue.take(0) is None
+    assert expired == []

@@ -18,7 +18,7 @@ MUTE = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_each_request_after_the_end_of_an_engine_is_told_that_it_died(run):
     async def told():
-        engine = await start_holding(MUTE)
+        engine = await start_holding(MUTE, hangs_s=60)
         os.kill(engine.pid, signal.SIGKILL)
         requests = []
         while not engine.dead.is_set():  # a new one in each turn of the loop, the last ones to a closed socket
