@@ -203,7 +203,7 @@ def _alone(argv: Sequence[str], calls: int) -> Taken:
     """An engine, asked by this process over its own socket."""
 
     async def work() -> Taken:
-        engine = await start_holding(argv)
+        engine = await start_holding(argv, hangs_s=60)
         try:
             await engine.ready(60)
             seconds: list[float] = []
