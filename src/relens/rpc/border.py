@@ -34,14 +34,18 @@ class Call:
 
     __slots__ = ("_context", "_start", "model", "path", "request_id")
 
-    def __init__(self, path: str, context: Any) -> None:
+    def __init__(self, path: str, context: Any, request_id: str | None = None) -> None:
         self._start = time.perf_counter()
         self._context = context
         self.path = path
-        self.request_id = _request_id(context.invocation_metadata())
+        self.request_id = request_id or _request_id(context.invocation_metadata())
         self.model: str | None = None
         # Each call has a task of its own, so that nothing has to be unbound.
         bind_contextvars(request=self.request_id)
+
+    def turn(self) -> Call:
+        """One request of a stream, for a line of its own."""
+        return Call(self.path, self._context, self.request_id)
 
     def timeout_s(self, asked_s: float | None = None) -> float | None:
         """Seconds that it may wait: the less of what the client said to gRPC and in its request."""
@@ -137,6 +141,7 @@ def _streaming(path: str, kind: Any, handler: Stream) -> Callable[[Any, Any], As
             call.say(code, failed)
         if failed is not None:
             await _abort(context, call, code, failed)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
 
     return answer
 

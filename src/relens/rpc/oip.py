@@ -27,6 +27,7 @@ from relens.rpc.messages import (
     ServerMetadataResponse,
     ServerReadyResponse,
 )
+from relens.serving.codes import rpc_code
 from relens.serving.oip import Said, named_of, not_controlled
 from relens.serving.served import ModelServer, Named
 from relens.serving.tallies import counted
@@ -114,12 +115,16 @@ class _Inferring:
     async def stream(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
         """Each request's answer, in their order; an error is one, and the stream goes on."""
         async for request in requests:
+            turn = call.turn()
             try:
-                yield ModelStreamInferResponse(infer_response=await self.infer(request, call))
-            except Exception as error:  # noqa: BLE001 - told to the client; the log has it if nobody foresaw it
-                told = ModelStreamInferResponse(error_message=details_of(call.failure(error)))
+                told = ModelStreamInferResponse(infer_response=await self.infer(request, turn))
+                turn.say("OK")
+            except Exception as error:  # noqa: BLE001 - told to the client, and the log has it
+                failed = turn.failure(error)
+                turn.say(rpc_code(failed), failed)
+                told = ModelStreamInferResponse(error_message=details_of(failed))
                 told.infer_response.id = request.id  # by which Triton's clients know whose error it is
-                yield told
+            yield told
 
 
 def _named(request: Any) -> Named:

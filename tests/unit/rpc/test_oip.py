@@ -157,7 +157,7 @@ def test_what_cannot_be_inferred_has_a_status_and_says_why(client, model, inputs
     assert expected[1] in message
 
 
-def test_a_stream_answers_each_request_in_order_and_goes_on_after_an_error(client):
+def test_a_stream_answers_each_request_in_order_and_goes_on_after_an_error(client, logged):
     answers = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
     for turn, version in enumerate(["1", "9", "2"]):
@@ -167,6 +167,7 @@ def test_a_stream_answers_each_request_in_order_and_goes_on_after_an_error(clien
     assert [got[0][0].get_response().id, got[2][0].get_response().id] == ["0", "2"]
     np.testing.assert_array_equal(got[2][0].as_numpy("y"), X * 2)
     assert "scale/9" in got[1][1].message()
+    assert [one["status"] for one in logged if one["event"] == "request"][:3] == ["OK", "NOT_FOUND", "OK"]
 
 
 def test_statistics_count_requests_and_rows_of_each_version(client, models):
