@@ -27,36 +27,43 @@ from ovmsclient.tfs_compat.base.errors import InvalidInputError
 from relens.rpc.messages import MODEL, methods
 from relens.testing import networks
 from relens.testing.pictures import draw
+from relens.testing.stores import KEY, SECRET, s3_server, webdav_server
 
 
 @pytest.fixture
 def server(tmp_path):
     """A folder with version 1 of `scale`, the server of it, and its URL."""
-    with up(tmp_path) as (root, process, client, _):
+    root = tmp_path / "models"
+    put(root, 1, networks.scaler(1))
+    with serving(root) as (process, client, _):
+        wait_for(client, {"1": "AVAILABLE"})
         yield root, process, client
 
 
 @pytest.fixture
 def rpc(tmp_path):
     """The same, and where it answers gRPC."""
-    with up(tmp_path, "--grpc-port", "0") as server:
-        yield server
+    root = tmp_path / "models"
+    put(root, 1, networks.scaler(1))
+    with serving(root, "--grpc-port", "0") as (process, client, address):
+        wait_for(client, {"1": "AVAILABLE"})
+        yield root, process, client, address
 
 
 @contextlib.contextmanager
-def up(folder, *more):
-    root = folder / "models"
-    put(root, 1, networks.scaler(1))
-    command = [sys.executable, "-m", "relens.cli", "up", "--models", root, "--port", "0", *more]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def serving(*arguments, **environment):
+    """A server of models, a client of it, and where it answers gRPC, until the context ends."""
+    command = [sys.executable, "-m", "relens.cli", "up", "--models", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
     ready = next(line for line in process.stderr if "until ctrl-C" in line)
-    found = re.search(r"(?:gRPC on (\S+), )?(http:\S+),", ready)
+    address, url = re.search(r"(?:gRPC on (\S+), )?(http:\S+),", ready).groups()
     threading.Thread(target=process.stderr.read, daemon=True).start()
-    with httpx.Client(base_url=found[2], timeout=30) as client:
-        wait_for(client, {"1": "AVAILABLE"})
-        yield root, process, client, found[1]
-    process.terminate()
-    assert process.wait(30) == 0
+    try:
+        with httpx.Client(base_url=url, timeout=30) as client:
+            yield process, client, address
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def put(root, version, data, model="scale"):
@@ -314,6 +321,58 @@ def test_a_grpc_port_without_models_is_refused(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
     assert "--models" in done.stderr
+
+
+def test_models_on_s3_are_served_with_what_the_environment_says_and_on_when_the_store_is_away(tmp_path):
+    with s3_server() as store:
+        url = store.url()
+        store.write(url, "scale/1/model.onnx", networks.scaler(1))
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.port}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }
+        with serving(url, "--poll", "0.1", **environment) as (process, client, _):
+            wait_for(client, {"1": "AVAILABLE"})
+            store.write(url, "scale/2/model.onnx", networks.scaler(2))
+            wait_for(client, {"2": "AVAILABLE"})
+            store.down()
+            for engine in psutil.Process(process.pid).children():
+                os.kill(engine.pid, signal.SIGKILL)
+            assert tfserving(client) == 2.0
+    assert len(list((tmp_path / "cache").glob("relens/models/*/scale-*/model.onnx"))) == 2
+
+
+def test_models_on_webdav_are_served_for_user_and_password_of_the_environment(tmp_path):
+    folder = tmp_path / "dav"
+    folder.mkdir()
+    with webdav_server(folder) as store:
+        url = store.url()
+        put(store.folder(url), 1, networks.scaler(1))
+        environment = {
+            "RELENS__BLOB_STORE__KEY": KEY,
+            "RELENS__BLOB_STORE__SECRET": SECRET,
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }
+        with serving(url, **environment) as (_, client, _):
+            wait_for(client, {"1": "AVAILABLE"})
+            assert tfserving(client) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--models", "s3://"], 2, "names no bucket"),
+        (["--models", "s3://bucket/models", "--poll", "0"], 2, "--poll"),
+        (["--poll", "5"], 2, "--models"),
+    ],
+    ids=["url", "zero", "alone"],
+)
+def test_what_cannot_be_served_is_refused_at_the_start(arguments, code, said):
+    command = [sys.executable, "-m", "relens.cli", "up", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
 
 
 def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from relens.errors import BadInput, Busy, Missing, RelensError
+from relens.models.folder import Here, ModelFolder
 from relens.serving import holding
 from relens.serving.hosting import Options
 from relens.serving.served import Named, Policy, Wanted
@@ -45,7 +46,7 @@ def good(root, version, **where):
 
 @contextlib.asynccontextmanager
 async def hosted(root, **options):
-    server = host_models(root, Options(**{**QUICK, **options}))
+    server = host_models(ModelFolder(Here(root)), Options(**{**QUICK, **options}))
     await server.open()
     try:
         yield server

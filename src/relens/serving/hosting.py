@@ -19,17 +19,16 @@ import structlog
 
 from relens.errors import BadInput, Broken, Busy, Conflict, Missing, RelensError
 from relens.hosted.process import sha256_of
-from relens.models import read_labels
-from relens.models.folder import ModelFolder, Version
-from relens.serving.holding import Died, Holding, Ran, Seen, Told, start_holding
-from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, State, VersionStatus, Wanted
+from relens.models.folder import NOT_FETCHED, ModelFolder, Version
+from relens.serving.holding import Died, Holding, Ran, Seen, start_holding
+from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, VersionStatus, Wanted
+from relens.serving.slots import Slot, begun, full, not_available
 from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS
 from relens.tensors import Tensors
 
 TRIES = 2
 """How often a request is asked: once more, if the engine dies."""
 LONGEST_PAUSE_S = 10.0
-OVERWRITTEN = "runtimes.overwritten"
 NOTHING = Policy(latest=0)
 
 Start = Callable[[str, Path, str, bool], Sequence[str]]
@@ -39,6 +38,8 @@ that start an engine with it. What is not urgent is loaded at low priority."""
 Answer = TypeVar("Answer", Ran, Seen)
 _Ask = Callable[[Holding, float], Awaitable[Answer]]
 """A request of an engine, which may wait so many seconds."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -72,76 +73,6 @@ class Options:
     at_once: int = 2
 
 
-class _Slot:
-    """One version, from when it was found until it has ended."""
-
-    def __init__(self, model: str, number: int, found: Version) -> None:
-        self.model = model
-        self.number = number
-        self.found = found
-        self.state: State = "START"
-        self.error: RelensError | None = None
-        self.digest = found.digest
-        self.told: Told | None = None
-        self.labels: tuple[str, ...] = ()
-        self.leave = asyncio.Event()
-        self.life: asyncio.Task[None] | None = None
-        self._engine: Holding | None = None
-        self._has_engine = asyncio.Event()
-
-    @property
-    def name(self) -> str:
-        return f"{self.model}/{self.number}"
-
-    @property
-    def failed(self) -> bool:
-        return self.state == "END" and self.error is not None
-
-    @property
-    def overwritten(self) -> bool:
-        """Whether its files are not those that it was loaded from: nothing more is loaded from there."""
-        return self.error is not None and self.error.code == OVERWRITTEN
-
-    @property
-    def in_trouble(self) -> bool:
-        """Whether loading it has failed, and is tried again."""
-        return self.state == "LOADING" and self.error is not None
-
-    @property
-    def pid(self) -> int | None:
-        return None if self._engine is None else self._engine.pid
-
-    def status(self) -> VersionStatus:
-        if self._engine is None:
-            return VersionStatus(self.number, self.state, self.error)
-        return VersionStatus(self.number, self.state, self.error, self._engine.waiting, self._engine.memory_bytes)
-
-    def take(self, engine: Holding | None) -> None:
-        """The engine that answers from now on; None: there is none, and requests wait for the next."""
-        self._engine = engine
-        if engine is None:
-            self._has_engine.clear()
-        else:
-            self._has_engine.set()
-
-    def give_up(self, error: RelensError | None) -> None:
-        """End, and tell those who wait for an engine."""
-        self.state, self.error = "END", error
-        self._engine = None
-        self._has_engine.set()
-
-    async def engine(self, deadline: float) -> Holding:
-        """The engine, once there is one. Busy if there is none in time; Broken if there will not be any."""
-        if self._engine is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_engine.wait(), max(0.0, deadline - time.monotonic()))
-        if self._engine is not None:
-            return self._engine
-        if self.state == "END":
-            raise self.error or Missing("serving.no-version", f"{self.name} has ended", gone=True)
-        raise Busy("serving.restarting", f"the engine of {self.name} is being started again", retry_after_s=0.5)
-
-
 class Hosting:
     """A `ModelServer` over a folder of models."""
 
@@ -150,7 +81,7 @@ class Hosting:
         self._start = start
         self._options = options
         self._wanted, self._default = options.wanted, options.default
-        self._slots: dict[str, dict[int, _Slot]] = {}
+        self._slots: dict[str, dict[int, Slot]] = {}
         self._loading = asyncio.Semaphore(options.at_once)
         self._looking: asyncio.Task[None] | None = None
         self._unreadable = False
@@ -182,8 +113,10 @@ class Hosting:
             self._say_unreadable(str(error))
             return
         if not whole and not unfinished and self._slots:
-            self._say_unreadable(f"{self._folder.root} is empty: what is loaded is served on")
+            self._say_unreadable(f"{self._folder.where} is empty: what is loaded is served on")
             return
+        if self._unreadable:
+            log.info("the folder of models is there again")
         self._unreadable = False
         self._reconcile(whole, unfinished)
 
@@ -191,10 +124,10 @@ class Hosting:
 
     def models(self) -> list[str]:
         """Models that are served, or still are although they are not wanted any more."""
-        return sorted(name for name, slots in self._slots.items() if slots and (self._how(name) or _begun(slots)))
+        return sorted(name for name, slots in self._slots.items() if slots and (self._how(name) or begun(slots)))
 
     def versions(self, model: str) -> list[VersionStatus]:
-        return [slot.status() for slot in sorted(_begun(self._known(model)), key=lambda one: one.number, reverse=True)]
+        return [slot.status() for slot in sorted(begun(self._known(model)), key=lambda one: one.number, reverse=True)]
 
     def labels(self, model: str) -> Mapping[str, int]:
         known = self._known(model)
@@ -206,9 +139,7 @@ class Hosting:
         slot = self._slot(named)
         assert slot.told is not None
         told = slot.told
-        return Served(
-            slot.model, slot.number, told.inputs, told.outputs, told.backend, slot.labels or told.labels, told.pictures
-        )
+        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, told.labels, told.pictures)
 
     async def infer(
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
@@ -241,7 +172,7 @@ class Hosting:
         for model in list(self._slots):
             self._choose(model)
 
-    async def _counted(self, named: Named, ask: _Ask[Answer], timeout_s: float | None) -> tuple[_Slot, Answer]:
+    async def _counted(self, named: Named, ask: _Ask[Answer], timeout_s: float | None) -> tuple[Slot, Answer]:
         """The slot that answers, and what its engine says."""
         start = time.monotonic()
         slot = self._slot(named)
@@ -261,13 +192,13 @@ class Hosting:
             MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
         return answer
 
-    async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[_Slot, Answer]:
+    async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
         for _ in range(TRIES):
             slot = self._slot(named)
             engine = await slot.engine(deadline)
             how = self._how(slot.model)
             if engine.waiting >= ((how and how.waiting) or self._options.waiting):
-                raise _full(slot.name, engine.waiting)
+                raise full(slot.name, engine.waiting)
             try:
                 return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
             except Died:
@@ -284,14 +215,14 @@ class Hosting:
         """How a model is served; None: it is not."""
         return self._wanted.get(model, self._default)
 
-    def _known(self, model: str) -> dict[int, _Slot]:
+    def _known(self, model: str) -> dict[int, Slot]:
         slots = self._slots.get(model)
         if not slots:
             known = ", ".join(self.models()) or "none"
             raise Missing("serving.no-model", f"there is no model {model!r}", hint=f"there are: {known}")
         return slots
 
-    def _slot(self, named: Named) -> _Slot:
+    def _slot(self, named: Named) -> Slot:
         """The slot that answers."""
         slots = self._known(named.model)
         if named.label is not None:
@@ -306,10 +237,10 @@ class Hosting:
                 return slots[max(available)]
             if named.model in self._gaps and len(slots) > 1:
                 raise Busy("serving.loading", f"the next version of {named} is about to be loaded", retry_after_s=0.5)
-            raise _not_available(named, list(slots.values()))
+            raise not_available(named, list(slots.values()))
         slot = slots.get(named.version)
         if slot is None or slot.state not in {"AVAILABLE", "UNLOADING"}:
-            raise _not_available(named, [] if slot is None else [slot])
+            raise not_available(named, [] if slot is None else [slot])
         return slot
 
     # -- which versions there are to be
@@ -338,15 +269,17 @@ class Hosting:
         """A version that is new, or was written to since it was found."""
         slots = self._slots.setdefault(model, {})
         slot = slots.get(number)
-        if slot is None or (slot.state == "END" and slot.found.stamp != found.stamp and not slot.overwritten):
-            slots[number] = _Slot(model, number, found)
-        elif slot.found.stamp != found.stamp and slot.error is None:
+        other = slot is not None and slot.found.stamp != found.stamp
+        unfetched = slot is not None and slot.error is not None and slot.error.code == NOT_FETCHED
+        if slot is None or (slot.state == "END" and not slot.overwritten and (other or unfetched)):
+            slots[number] = Slot(model, number, found)
+        elif other and slot.error is None:
             slot.error = Conflict(
                 "serving.overwritten",
                 f"the files of {slot.name} were changed; what was loaded is served on",
                 hint="a version never changes: put the new files into a folder with the next number",
             )
-            log.error("a version was overwritten", model=slot.name, folder=str(found.folder))
+            log.error("a version was overwritten", model=slot.name, folder=found.where)
 
     def _choose(self, model: str) -> None:
         """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
@@ -374,13 +307,13 @@ class Hosting:
         for number in wanted | tried:
             self._begin(slots[number])
 
-    def _begin(self, slot: _Slot) -> None:
+    def _begin(self, slot: Slot) -> None:
         if slot.life is None:
             slot.life = asyncio.create_task(self._live(slot), name=slot.name)
 
     # -- the life of one version
 
-    async def _live(self, slot: _Slot) -> None:
+    async def _live(self, slot: Slot) -> None:
         try:
             engine = await self._load(slot)
             while engine is not None:
@@ -388,8 +321,10 @@ class Hosting:
         except Exception as error:
             log.exception("a version cannot be served", model=slot.name)
             slot.give_up(Broken("serving.failed", f"{type(error).__name__}: {error}"))
+        finally:
+            self._folder.release(slot.found)
 
-    async def _load(self, slot: _Slot) -> Holding | None:
+    async def _load(self, slot: Slot) -> Holding | None:
         """Load a version, in some tries: its engine; None if it has ended instead."""
         async with self._loading:
             slot.state = "LOADING"
@@ -420,17 +355,16 @@ class Hosting:
         self._choose(slot.model)
         return None
 
-    async def _try(self, slot: _Slot) -> Holding:
+    async def _try(self, slot: Slot) -> Holding:
         found = slot.found
         if found.problem is not None or found.file is None:
             why = found.problem or "it has no file"
             raise BadInput(
-                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.folder}"
+                "serving.bad-version", f"{slot.name} cannot be served: {why}", hint=f"look into {found.where}"
             )
+        await _unless(slot.leave, asyncio.to_thread(self._folder.fetch, found, slot.leave.is_set))
         if slot.digest is None:
             slot.digest = await asyncio.to_thread(sha256_of, found.file)
-        if found.labels is not None:
-            slot.labels = tuple(await asyncio.to_thread(_labels, found.labels))
         others = self._slots.get(slot.model, {}).values()
         urgent = not any(other.pid is not None for other in others if other is not slot)
         argv = self._start(slot.model, found.file, slot.digest, urgent)
@@ -442,7 +376,7 @@ class Hosting:
             raise
         return engine
 
-    async def _serve(self, slot: _Slot, engine: Holding) -> Holding | None:
+    async def _serve(self, slot: Slot, engine: Holding) -> Holding | None:
         """Until the engine dies, or the version is let go: the engine that comes next; None if it has ended."""
         dead = asyncio.create_task(engine.dead.wait())
         leave = asyncio.create_task(slot.leave.wait())
@@ -454,7 +388,7 @@ class Hosting:
             return None
         return await self._restart(slot, engine)
 
-    async def _let_go(self, slot: _Slot, engine: Holding) -> None:
+    async def _let_go(self, slot: Slot, engine: Holding) -> None:
         slot.state = "UNLOADING"
         if not any(other.state == "AVAILABLE" for other in self._slots.get(slot.model, {}).values()):
             self._gaps[slot.model] = time.monotonic()
@@ -467,7 +401,7 @@ class Hosting:
         if not self._slots.get(slot.model):
             self._gaps.pop(slot.model, None)
 
-    async def _restart(self, slot: _Slot, engine: Holding) -> Holding | None:
+    async def _restart(self, slot: Slot, engine: Holding) -> Holding | None:
         """Start an engine again after one has died, longer apart each time: it, or None if the version is let go."""
         log.error("an engine died", model=slot.name, pid=engine.pid)
         slot.take(None)
@@ -484,14 +418,12 @@ class Hosting:
                 log.warning("an engine cannot be started again", model=slot.name, why=str(error))
                 await _pause(slot.leave, min(LONGEST_PAUSE_S, self._options.pause_s * 2 ** min(number, 10)))
             else:
+                if number:  # what a try that failed has said holds no more
+                    slot.error = None
                 slot.take(again)
                 return again
         slot.give_up(None if slot.leave.is_set() else slot.error)
         return None
-
-
-def _begun(slots: Mapping[int, _Slot]) -> list[_Slot]:
-    return [slot for slot in slots.values() if slot.life is not None]
 
 
 async def _pause(over: asyncio.Event, seconds: float) -> None:
@@ -499,7 +431,7 @@ async def _pause(over: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(over.wait(), seconds)
 
 
-async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Told]) -> Told:
+async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     """What the work gives. Busy if it is over before."""
     doing, waiting = asyncio.ensure_future(work), asyncio.ensure_future(over.wait())
     try:
@@ -510,25 +442,3 @@ async def _unless(over: asyncio.Event, work: Coroutine[Any, Any, Told]) -> Told:
     finally:
         doing.cancel()
         waiting.cancel()
-
-
-def _labels(path: Path) -> list[str]:
-    return read_labels(path.read_bytes(), source=str(path))
-
-
-def _full(name: str, count: int) -> Busy:
-    return Busy(
-        "runtimes.queue-full",
-        f"{count} requests to {name} are not answered yet",
-        hint="ask again later, or give the machine more cores",
-        retry_after_s=0.5,
-    )
-
-
-def _not_available(named: Named, slots: Sequence[_Slot]) -> RelensError:
-    """Why nothing answers for what was named."""
-    if any(slot.state in {"START", "LOADING"} and slot.life is not None for slot in slots):
-        return Busy("serving.loading", f"{named} is being loaded", retry_after_s=0.5)
-    if reasons := [f"{slot.name}: {slot.error.message}" for slot in slots if slot.error is not None]:
-        return Missing("serving.no-version", f"no version of {named} is available", hint="; ".join(reasons))
-    return Missing("serving.no-version", f"no version of {named} is available")

@@ -31,6 +31,18 @@ class Stat:
     modified: float
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file: its name, its bytes, and a mark that is another once it was written anew.
+
+    Of a folder, where there are such, the name ends in `/`, and says no more.
+    """
+
+    name: str
+    size: int = 0
+    mark: str = ""
+
+
 class Endpoint(Protocol):
     """Files by name: `part/part`. Broken `store.remote` or `store.remote-denied` where it does not serve."""
 
@@ -51,6 +63,13 @@ class Endpoint(Protocol):
 
     def names(self) -> Iterator[str]:
         """Names of all files in folders of two hexadecimal digits, and perhaps others."""
+
+    def entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        """What lies under a folder (`part/`; empty: all), and has a name that is wanted, as it is now.
+
+        Nothing is looked for in a folder whose name (`part/`) is not wanted. FileNotFoundError if there is no such
+        folder; where there are none, nothing is listed.
+        """
 
     def sweep(self, before: float) -> int:
         """Give up uploads that began earlier than this and did not end. How many."""
@@ -115,5 +134,5 @@ class Patience:
 
 
 def bad_url(problem: str, hint: str) -> BadInput:
-    """`blobs` in the settings is not right."""
-    return BadInput("config.bad-value", f"blobs: {problem}", hint=hint)
+    """The URL of a store is not right."""
+    return BadInput("config.bad-value", problem, hint=hint)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote
 
 from relens.config import BlobStore
-from relens.store.endpoints import CONNECT_S, PART_BYTES, Patience, Stat, bad_url
+from relens.store.endpoints import CONNECT_S, PART_BYTES, Entry, Patience, Stat, bad_url
 
 T = TypeVar("T")
 
@@ -67,6 +68,10 @@ class AnyFileSystem:
             if len(folder) == 2:  # noqa: PLR2004
                 yield from (f"{folder}/{name}" for name in self._list(folder))
 
+    def entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        self._fs.invalidate_cache()
+        yield from self._entries(folder, wanted)
+
     def sweep(self, before: float) -> int:
         given_up = 0
         for name in self._list(TEMPORARY):
@@ -98,6 +103,18 @@ class AnyFileSystem:
             return []
         return [name.rstrip("/").rpartition("/")[2] for name in found]
 
+    def _entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        path = (self._root + folder).rstrip("/")
+        for info in self._ask(lambda: self._ls(path)):
+            name = folder + info["name"].rstrip("/").rpartition("/")[2]
+            if info["type"] != "directory":
+                if wanted(name):
+                    yield Entry(name, info["size"] or 0, _mark(info))
+            elif wanted(f"{name}/"):
+                yield Entry(f"{name}/")
+                with contextlib.suppress(FileNotFoundError):  # it goes while it is looked at
+                    yield from self._entries(f"{name}/", wanted)
+
     # What drivers do differently.
 
     def _ask(self, ask: Callable[[], T]) -> T:
@@ -105,6 +122,10 @@ class AnyFileSystem:
 
     def _make_folder(self, name: str) -> None:
         self._fs.makedirs(self._root + name.rpartition("/")[0], exist_ok=True)
+
+    def _ls(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._fs.ls(path, detail=True)
+        return found
 
     def _cat(self, path: str, offset: int, length: int) -> bytes:
         data: bytes = self._fs.cat_file(path, start=offset, end=offset + length)
@@ -165,9 +186,12 @@ class Webdav(AnyFileSystem):
                 self._client.mkdir(folder)
         self._made.add(folder)
 
+    def _ls(self, path: str) -> list[dict[str, Any]]:
+        return super()._ls(quote(path))
+
     def _cat(self, path: str, offset: int, length: int) -> bytes:
         asked = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
-        with self._client.http.stream("GET", self._client.join_url(path), headers=asked) as answer:
+        with self._client.http.stream("GET", self._client.join_url(quote(path)), headers=asked) as answer:
             if answer.status_code == 404:  # noqa: PLR2004
                 raise FileNotFoundError(path)
             if answer.status_code == 416:  # noqa: PLR2004 - the file ends before the range begins
@@ -209,6 +233,13 @@ def _translated(ask: Callable[[], T]) -> T:
         if error.response.status_code in (401, 403):
             raise PermissionError(str(error)) from error
         raise
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    """What drivers say of a file's content and of when it was written. That an etag is weak may pass by itself."""
+    known = ("etag", "ETag", "modified", "mtime", "last_modified", "LastModified")
+    said = [str(info[key]).removeprefix("W/") for key in known if info.get(key) is not None]
+    return " ".join(said or [str(info.get("created", ""))])
 
 
 def _seconds(when: datetime | float) -> float:

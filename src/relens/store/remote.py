@@ -18,7 +18,7 @@ from typing import BinaryIO
 import structlog
 
 from relens.config import BlobStore
-from relens.errors import Broken
+from relens.errors import BadInput, Broken
 from relens.store.blobs import Blob, Spool, corrupt_blob, missing_blob, short_blob
 from relens.store.cache import Cache
 from relens.store.endpoints import PART_BYTES, Endpoint, bad_url
@@ -38,7 +38,11 @@ log = structlog.get_logger(__name__)
 
 def open_remote(url: str, options: BlobStore, cache: Path) -> RemoteBlobs:
     """The blobs at a URL, with their cache in a folder. BadInput or Broken if URL, options or driver are not right."""
-    return RemoteBlobs(open_endpoint(url, options), Cache(cache, options.cache_mb * MEGABYTE))
+    try:
+        endpoint = open_endpoint(url, options)
+    except BadInput as error:
+        raise BadInput(error.code, f"blobs: {error.message}", hint=error.hint) from error
+    return RemoteBlobs(endpoint, Cache(cache, options.cache_mb * MEGABYTE))
 
 
 def open_endpoint(url: str, options: BlobStore) -> Endpoint:

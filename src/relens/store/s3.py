@@ -6,12 +6,12 @@ What is larger than a part is uploaded in parts, each with its own time; S3 show
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from relens.config import BlobStore
 from relens.errors import Broken
-from relens.store.endpoints import CONNECT_S, PART_BYTES, Patience, Stat, bad_url
+from relens.store.endpoints import CONNECT_S, PART_BYTES, Entry, Patience, Stat, bad_url
 
 MAX_PARTS = 9_000  # S3 takes 10,000
 
@@ -74,13 +74,18 @@ class S3:
         self._call("delete_object", Key=self._prefix + name)
 
     def names(self) -> Iterator[str]:
-        for page in self._pages("list_objects_v2", "NextContinuationToken", "ContinuationToken"):
-            for one in page.get("Contents", ()):
-                yield one["Key"].removeprefix(self._prefix)
+        for one in self._objects(""):
+            yield one["Key"].removeprefix(self._prefix)
+
+    def entries(self, folder: str, wanted: Callable[[str], bool]) -> Iterator[Entry]:
+        for one in self._objects(folder):
+            name = one["Key"].removeprefix(self._prefix)
+            if wanted(name):
+                yield Entry(name, one["Size"], str(one.get("ETag") or one["LastModified"].isoformat()))
 
     def sweep(self, before: float) -> int:
         given_up = 0
-        for page in self._pages("list_multipart_uploads", "NextKeyMarker", "KeyMarker"):
+        for page in self._pages("list_multipart_uploads", "NextKeyMarker", "KeyMarker", self._prefix):
             for one in page.get("Uploads", ()):
                 if one["Initiated"].timestamp() < before:
                     with contextlib.suppress(FileNotFoundError):
@@ -108,11 +113,16 @@ class S3:
                 self._fs.call_s3("abort_multipart_upload", Bucket=self._bucket, timeout=CONNECT_S, **upload)
             raise
 
-    def _pages(self, method: str, last: str, after: str) -> Iterator[Any]:
-        page = self._call(method, Prefix=self._prefix)
+    def _objects(self, folder: str) -> Iterator[Any]:
+        prefix = self._prefix + folder
+        for page in self._pages("list_objects_v2", "NextContinuationToken", "ContinuationToken", prefix):
+            yield from page.get("Contents", ())
+
+    def _pages(self, method: str, last: str, after: str, prefix: str) -> Iterator[Any]:
+        page = self._call(method, Prefix=prefix)
         yield page
         while page.get("IsTruncated"):
-            page = self._call(method, Prefix=self._prefix, **{after: page[last]})
+            page = self._call(method, Prefix=prefix, **{after: page[last]})
             yield page
 
     def _call(self, method: str, **parameters: Any) -> Any:
@@ -146,7 +156,7 @@ class S3:
         return Broken(
             "store.remote",
             f"there is no bucket {self._bucket} for {self.where}",
-            hint="make it, or mend `blobs` or `blob_store` in relens.yaml",
+            hint="make it, or mend the URL, or `blob_store` in relens.yaml",
         )
 
 

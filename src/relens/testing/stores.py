@@ -24,8 +24,24 @@ _BUCKETS = itertools.count(1)  # all S3 servers of a process have the same bucke
 class S3Server:
     """An S3 server that takes any key."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self) -> None:
+        self.port = 0
+        self._server: Any = None
+
+    def up(self) -> None:
+        """Serve, by the same port as before, what there was before."""
+        from moto.server import ThreadedMotoServer  # noqa: PLC0415
+
+        if self._server is None:
+            self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+            self._server.start()
+            self.port = self._server.get_host_and_port()[1]
+
+    def down(self) -> None:
+        """Serve nothing, until it is up again."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
 
     @property
     def options(self) -> BlobStore:
@@ -51,8 +67,18 @@ class S3Server:
         return len(self._backend().buckets[_bucket(url)].multiparts)
 
     def write(self, url: str, name: str, data: bytes) -> None:
-        """Put other bytes where an object is."""
+        """Put bytes there, whatever is there."""
         self._backend().put_object(_bucket(url), f"some/where/{name}", data)
+
+    def remove(self, url: str, name: str) -> None:
+        """Take an object away."""
+        self._backend().delete_object(_bucket(url), f"some/where/{name}")
+
+    def drop(self, url: str) -> None:
+        """Take a bucket away, with all that is in it."""
+        for key in self.keys(url):
+            self._backend().delete_object(_bucket(url), key)
+        self._backend().delete_bucket(_bucket(url))
 
     def age(self, url: str, name: str, by_s: float) -> None:
         """Let an object have been stored so much earlier."""
@@ -89,15 +115,13 @@ class WebdavServer:
 @contextlib.contextmanager
 def s3_server() -> Iterator[S3Server]:
     """An S3 server for as long as the context lasts."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415
-
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it tells of every request
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
+    server = S3Server()
+    server.up()
     try:
-        yield S3Server(server.get_host_and_port()[1])
+        yield server
     finally:
-        server.stop()
+        server.down()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A folder of models, served: `relens up --models`, alone or beside a home."""
+"""A folder of models, on this machine or at a URL, served: `relens up --models`, alone or beside a home."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,8 @@ import uvloop
 
 from relens import config
 from relens.config import ServedModel, Settings
-from relens.errors import Missing
 from relens.hosted import start
+from relens.models.far import open_models
 from relens.models.folder import ModelFolder
 from relens.rest.models import Lived, create_models_app
 from relens.rpc import create_rpc_server
@@ -35,29 +35,27 @@ AHEAD = 2
 log = structlog.get_logger(__name__)
 
 
-def host_models(root: Path, options: Options | None = None, settings: Settings | None = None) -> Hosting:
-    """A server of the models in a folder, not begun. Missing if there is no such folder.
+def host_models(folder: ModelFolder, options: Options | None = None, settings: Settings | None = None) -> Hosting:
+    """A server of the models in a folder, not begun. Raises why nothing can be served from there.
 
     options   by default as the settings say
     """
-    root = root.expanduser().absolute()
-    if not root.is_dir():
-        raise Missing(
-            "models.no-folder", f"there is no folder {root}", hint="name one with <model>/<version>/model.onnx"
-        )
+    folder.check()
     given = settings or config.without_home()
-    return Hosting(ModelFolder(root), partial(_engine_argv, given), options or options_of(given))
+    return Hosting(folder, partial(_engine_argv, given), options or options_of(given))
 
 
 def hosted_beside(parts: Parts) -> Hosting | None:
     """A server of the models that the settings of a home name, not begun; None if they name none.
 
-    Missing if there is no such folder.
+    Raises why nothing can be served from there.
     """
     settings = parts.settings
-    if not settings.models.folder:
+    given = settings.models.folder
+    if not given:
         return None
-    return host_models(parts.home.path / settings.models.folder, settings=settings)
+    location = given if "://" in given else parts.home.path / Path(given).expanduser()
+    return host_models(open_models(location, settings.blob_store, parts.home.cache / "models"), settings=settings)
 
 
 def options_of(settings: Settings) -> Options:
@@ -84,19 +82,26 @@ def _wanted(how: ServedModel) -> Wanted:
 
 
 def run_models(
-    root: Path, *, port: int | None, grpc_port: int | None, ready: Callable[[str, str | None], None]
+    location: str,
+    *,
+    port: int | None,
+    grpc_port: int | None,
+    poll_s: float | None,
+    ready: Callable[[str, str | None], None],
 ) -> None:
-    """Serve a folder of models, and nothing else, until SIGINT or SIGTERM.
+    """Serve the models at a path or URL, and nothing else, until SIGINT or SIGTERM.
 
     grpc_port  where gRPC listens; 0 takes a free one, None: nowhere
     ready      is told the URL, and gRPC's address if there is one
 
     Conflict if a port is taken.
     """
-    hosting = host_models(root)
+    settings = config.without_home()
+    options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
+    hosting = host_models(open_models(location, settings.blob_store, default_cache()), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
         server = counted(hosting)
-        max_bytes = config.without_home().limits.max_bytes
+        max_bytes = settings.limits.max_bytes
 
         async def serve() -> None:
             parts: list[Lived] = [hosting]
@@ -106,16 +111,22 @@ def run_models(
                 address = f"{LOOPBACK[0]}:{rpc.listen(LOOPBACK[0], grpc_port)}"
                 parts.append(rpc)
             app = create_models_app(server, *parts, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
-            settings = uvicorn.Config(
+            way = uvicorn.Config(
                 app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
             )
             ready(url_of(listener), address)
-            log.info("up", url=url_of(listener), grpc=address, models=str(root), pid=os.getpid())
-            await Server(settings).serve(sockets=[listener])
+            log.info("up", url=url_of(listener), grpc=address, models=location, pid=os.getpid())
+            await Server(way).serve(sockets=[listener])
             log.info("down")
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())
+
+
+def default_cache() -> Path:
+    """Where copies of far models are kept without a home: XDG_CACHE_HOME, else `~/.cache`."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if Path(named).is_absolute() else Path("~/.cache").expanduser()) / "relens" / "models"
 
 
 @dataclass(frozen=True, slots=True)
