@@ -132,7 +132,7 @@ def _require_input(spec: ModelSpec, compiled: Compiled) -> None:
     kind = port.get_element_type().get_type_name()
     if kind != "f32" or not fits or sides[0] is not None:
         raise load_failed(
-            spec, f"its input is {kind} {sides}, of which this back-end takes f32 with a free batch and the card's shape"
+            spec, f"its input is {kind} {sides}, of which it takes f32 with a free batch and the shape of the card"
         )
 
 
