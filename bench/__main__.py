@@ -21,6 +21,7 @@ from bench import (
     memory,
     reimport,
     round_trip,
+    rpc,
     search,
     size,
     swap,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "text": text.measure,
     "faces": faces.measure,
     "swap": swap.measure,
+    "rpc": rpc.measure,
 }
 
 
