@@ -143,6 +143,7 @@ class Models(_Section):
     """Models that are served as they are, beside the home's own; docs/serving.md explains it."""
 
     folder: str = Field("", description="folder with <name>/<version>/, or s3://…, webdavs://…; empty means none")
+    grpc_port: int | None = Field(None, ge=0, le=65535, description="port for gRPC; 0 takes a free one, null: none")
     poll_s: float = Field(1.0, gt=0, description="from one look at the folder to the next")
     load_timeout_s: float = Field(300.0, gt=0, description="a version that takes longer to load has failed")
     tries: int = Field(3, ge=1, description="of loading a version, before it is given up until its files change")

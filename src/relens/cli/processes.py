@@ -45,7 +45,11 @@ def up(
     if models is not None:
         return _up_models(models, port, grpc_port, poll, home)
     if grpc_port is not None or poll is not None:
-        raise BadInput("cli.bad-options", f"{'--poll' if grpc_port is None else '--grpc-port'} goes with --models")
+        raise BadInput(
+            "cli.bad-options",
+            f"{'--poll' if grpc_port is None else '--grpc-port'} goes with --models",
+            hint="beside a home, relens.yaml says it: models.poll_s, models.grpc_port",
+        )
     from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
 
     parts = wiring.open_parts(home)

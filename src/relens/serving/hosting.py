@@ -77,6 +77,7 @@ class Hosting:
     """A `ModelServer` over a folder of models."""
 
     def __init__(self, folder: ModelFolder, start: Start, options: Options) -> None:
+        self.where = folder.where
         self._folder = folder
         self._start = start
         self._options = options

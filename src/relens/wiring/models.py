@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
-import uvicorn
-import uvloop
 
 from relens import config
 from relens.config import ServedModel, Settings
@@ -22,10 +20,10 @@ from relens.models.folder import ModelFolder
 from relens.rest.models import Lived, create_models_app
 from relens.rpc import create_rpc_server
 from relens.serving.hosting import Hosting, Options
-from relens.serving.served import Policy, Wanted
+from relens.serving.served import ModelServer, Policy, Wanted
 from relens.serving.tallies import counted
 from relens.wiring import Parts
-from relens.wiring.listening import LOOPBACK, Server, listen, url_of
+from relens.wiring.listening import LOOPBACK, listen, run, serve, url_of
 
 DEFAULT_PORT = 8080
 AHEAD = 2
@@ -106,27 +104,34 @@ def run_models(
     options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
     hosting = host_models(open_models(location, settings.blob_store, default_cache() / "models"), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        server = counted(hosting)
-        max_bytes = settings.limits.max_bytes
+        run(_serve(hosting, listener, grpc_port, settings, ready))
 
-        async def serve() -> None:
-            parts: list[Lived] = [hosting]
-            address = None
-            if grpc_port is not None:
-                rpc = create_rpc_server(server, max_bytes=max_bytes)
-                address = f"{LOOPBACK[0]}:{rpc.listen(LOOPBACK[0], grpc_port)}"
-                parts.append(rpc)
-            app = create_models_app(server, *parts, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
-            way = uvicorn.Config(
-                app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
-            )
-            ready(url_of(listener), address)
-            log.info("up", url=url_of(listener), grpc=address, models=location, pid=os.getpid())
-            await Server(way).serve(sockets=[listener])
-            log.info("down")
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
+async def _serve(
+    hosting: Hosting,
+    listener: socket.socket,
+    grpc_port: int | None,
+    settings: Settings,
+    ready: Callable[[str, str | None], None],
+) -> None:
+    server, max_bytes = counted(hosting), settings.limits.max_bytes
+    doors, address = rpc_door(server, grpc_port, max_bytes)
+    app = create_models_app(server, hosting, *doors, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
+    ready(url_of(listener), address)
+    log.info("up", url=url_of(listener), grpc=address, models=hosting.where, pid=os.getpid())
+    await serve(app, listener)
+    log.info("down")
+
+
+def rpc_door(server: ModelServer, port: int | None, max_bytes: int) -> tuple[list[Lived], str | None]:
+    """What serves models over gRPC on a port, and its address; nothing for None. On the running event loop.
+
+    Conflict if the port is taken.
+    """
+    if port is None:
+        return [], None
+    door = create_rpc_server(server, max_bytes=max_bytes)
+    return [door], f"{LOOPBACK[0]}:{door.listen(LOOPBACK[0], port)}"
 
 
 def default_cache() -> Path:
