@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -84,6 +85,7 @@ def worker(
     """Work packs off until there is nothing left to do. Started by `import` and `up`, or by hand on any machine."""
     parts = wiring.open_parts(home)
     parts.start_logging(quiet=quiet)
+    os.nice(parts.settings.imports.nice)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
