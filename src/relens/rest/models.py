@@ -20,7 +20,7 @@ from relens.rest.looking import looking_routes
 from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
 from relens.serving.served import ModelServer, status_of
-from relens.telemetry import MODEL_MEMORY, MODEL_STATE, MODEL_WAITING, REGISTRY
+from relens.telemetry import MODEL_MEMORY, MODEL_SHARE, MODEL_STATE, MODEL_WAITING, REGISTRY
 
 NOT_READY = 503
 
@@ -133,10 +133,12 @@ def _metrics(server: ModelServer) -> Callable[[Request], Any]:
 
 def measure(server: ModelServer) -> None:
     """Set the gauges of models to how they are now."""
-    for gauge in (MODEL_WAITING, MODEL_MEMORY, MODEL_STATE):
+    for gauge in (MODEL_WAITING, MODEL_MEMORY, MODEL_STATE, MODEL_SHARE):
         gauge.clear()
     for model in server.models():
         for one in server.versions(model):
             MODEL_WAITING.labels(model, str(one.version)).set(one.waiting)
             MODEL_MEMORY.labels(model, str(one.version)).set(one.memory_bytes)
             MODEL_STATE.labels(model, str(one.version), one.state).set(1)
+            if one.traffic is not None:
+                MODEL_SHARE.labels(model, str(one.version)).set(one.traffic.share)

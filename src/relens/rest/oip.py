@@ -28,7 +28,7 @@ from relens.rest.bodies import object_in, read_bounded
 from relens.rest.failures import status_of
 from relens.rest.leaving import unless_gone
 from relens.rest.oip_tensors import BAD_REQUEST, Asked, read_raw, read_request, takes_long, write_answer
-from relens.serving.served import PICTURES, Inferred, ModelServer, Named, Served, State, VersionStatus
+from relens.serving.served import PICTURES, STICKY, Inferred, ModelServer, Named, Served, State, VersionStatus
 from relens.tensors import BYTES, TensorInfo
 
 EXTENSIONS = [
@@ -165,6 +165,8 @@ class _Told:
     async def model(self, request: Request) -> Response:
         served = self._server.describe(_named(request))
         versions = [str(version) for version in self._available(served.model)]
+        told = {PICTURES: served.pictures, "space": served.space}
+        properties = {name: value for name, value in told.items() if value is not None}
         return JSONResponse(
             {
                 "name": served.model,
@@ -172,7 +174,7 @@ class _Told:
                 "platform": served.backend,
                 "inputs": [_metadata(info) for info in served.inputs],
                 "outputs": [_metadata(info) for info in served.outputs],
-                **({} if served.pictures is None else {"properties": {PICTURES: served.pictures}}),
+                **({"properties": properties} if properties else {}),
             }
         )
 
@@ -246,7 +248,7 @@ class _Inferring:
         self._threads = CapacityLimiter(THREADS)
 
     async def infer(self, request: Request) -> Response:
-        named = _named(request)
+        named = self._server.choose(_named(request))
         served = self._server.describe(named)  # before the body: who cannot be answered need not send it
         body = await self._body(request)
         asked = await self._understand(request, body, served)
@@ -362,7 +364,7 @@ def _named(request: Request) -> Named:
     """Which version a path names: digits are its number, anything else a label."""
     model, version = request.path_params["model"], request.path_params.get("version")
     if version is None:
-        return Named(model)
+        return Named(model, sticky=request.headers.get(STICKY))
     number = _number(version)
     return Named(model, label=version) if number is None else Named(model, number)
 

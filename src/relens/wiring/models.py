@@ -18,9 +18,11 @@ from relens.config import ServedModel, Settings
 from relens.hosted import start
 from relens.models.far import open_models
 from relens.models.folder import ModelFolder
-from relens.rest.models import create_models_app
+from relens.rest.models import Opened, create_models_app
 from relens.serving.hosting import Hosting, Options
 from relens.serving.served import Policy, Wanted
+from relens.serving.splits import Rollback, Split
+from relens.serving.traffic import Traffic
 from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
@@ -41,7 +43,7 @@ def host_models(folder: ModelFolder, options: Options | None = None, settings: S
     return Hosting(folder, partial(_engine_argv, given), options or options_of(given))
 
 
-def hosted_beside(parts: Parts) -> Hosting | None:
+def hosted_beside(parts: Parts) -> Opened | None:
     """A server of the models that the settings of a home name, not begun; None if they name none.
 
     Raises why nothing can be served from there.
@@ -51,7 +53,19 @@ def hosted_beside(parts: Parts) -> Hosting | None:
     if not given:
         return None
     location = given if "://" in given else parts.home.path / Path(given).expanduser()
-    return host_models(open_models(location, settings.blob_store, parts.home.cache / "models"), settings=settings)
+    folder = open_models(location, settings.blob_store, parts.home.cache / "models")
+    return with_traffic(host_models(folder, settings=settings), settings)
+
+
+def with_traffic(hosting: Hosting, settings: Settings) -> Opened:
+    """The server with requests split among versions of the models that the settings say it of."""
+    given = {model: how.traffic for model, how in settings.models.serve.items() if how.traffic is not None}
+    if not given:
+        return hosting
+    splits = {
+        model: Split(how.split, how.shadow, Rollback(**how.rollback.model_dump())) for model, how in given.items()
+    }
+    return Traffic(hosting, splits, wait_s=settings.server.timeout_s)
 
 
 def options_of(settings: Settings) -> Options:
@@ -83,13 +97,14 @@ def run_models(location: str, *, port: int | None, poll_s: float | None, ready: 
     options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
     hosting = host_models(open_models(location, settings.blob_store, default_cache()), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        app = create_models_app(hosting, max_bytes=settings.limits.max_bytes, allowed_hosts=LOOPBACK)
-        server = uvicorn.Config(
+        server = with_traffic(hosting, settings)
+        app = create_models_app(server, max_bytes=settings.limits.max_bytes, allowed_hosts=LOOPBACK)
+        listening = uvicorn.Config(
             app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
         )
         ready(url_of(listener))
         log.info("up", url=url_of(listener), models=location, pid=os.getpid())
-        Server(server).run(sockets=[listener])
+        Server(listening).run(sockets=[listener])
         log.info("down")
 
 
