@@ -121,6 +121,9 @@ class Gc(_Section):
     keep_views: int = Field(10, ge=0, description="superseded views of each gallery and lens, with their releases")
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 def _named(given: Any) -> Any:
     """Names of versions as text; YAML reads digits as numbers."""
     if isinstance(given, dict):
@@ -143,7 +146,7 @@ class Rollback(_Section):
 class Traffic(_Section):
     """How versions of one model share the requests that name none. A version is named by label or number."""
 
-    split: Annotated[dict[str, NonNegativeFloat], BeforeValidator(_named)] = Field(
+    split: Annotated[dict[str, Weight], BeforeValidator(_named)] = Field(
         description="version to weight; the first one is the stable version, others are canaries"
     )
     shadow: Annotated[str | None, BeforeValidator(_named)] = Field(

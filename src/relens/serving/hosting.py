@@ -308,7 +308,7 @@ class Hosting:
                 slot.leave.set()
         if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
             return  # what goes calls this again when it has ended
-        for number in wanted | tried:
+        for number in (wanted | tried) & slots.keys():
             self._begin(slots[number])
 
     def _begin(self, slot: Slot) -> None:
