@@ -199,9 +199,10 @@ class ModelServer(Protocol):
         """Label to version."""
 
     def choose(self, named: Named) -> Named:
-        """What one request is to be asked under, where versions share a model's requests: that version, `chosen`.
+        """Which version is to answer one request, where versions share those of a model: the same name, `chosen`.
 
-        Of what names a version or label, and where nothing is shared, what was given. It raises nothing.
+        What names a version or label, and models that are not shared, are as given. Doors call it once for each
+        request, before `describe`, so that what is described is what is asked. Raises nothing.
         """
 
     def describe(self, named: Named) -> Served:

@@ -158,8 +158,9 @@ class Traffic:
         assert chosen.version is not None
         wait_s = timeout_s or self._wait_s
         until = self._clock() + wait_s
+        alone = sharing.stable() is None
         try:
-            return await self._timed(sharing, chosen, ask, wait_s * CANARY_WAITS)
+            return await self._timed(sharing, chosen, ask, timeout_s if alone else wait_s * CANARY_WAITS)
         except RelensError as error:
             left_s, stable = until - self._clock(), sharing.stable()
             if stable is None or left_s <= 0:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -31,6 +32,21 @@ def ask():
         return response
 
     return ask
+
+
+class Vectors(MadeUpModels):
+    def describe(self, named):
+        return replace(super().describe(named), space="ab12")
+
+
+def test_metadata_tell_the_space_of_vectors():
+    transport = httpx.ASGITransport(create_models_app(Vectors(), max_bytes=1000))
+
+    async def ask():
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as session:
+            return (await session.get("/v2/models/scale")).json()
+
+    assert asyncio.run(ask())["properties"] == {"space": "ab12"}
 
 
 def answers(ask, **more):
