@@ -138,15 +138,15 @@ class Sharing:
             labels = self._server.labels(self._model)
         except Missing:
             return {}
-        named = {name: int(name) if name.isdecimal() else labels.get(name) for name in names}
-        return {name: version for name, version in named.items() if version is not None and self._answers(version)}
+        found = ((name, self._number(name) if name.isdecimal() else labels.get(name)) for name in names)
+        return {name: version for name, version in found if version is not None}
 
-    def _answers(self, version: int) -> bool:
+    def _number(self, name: str) -> int | None:
+        """A version that is named by its number, if it is available; labels name only what is."""
         try:
-            self._server.describe(Named(self._model, version))
+            return self._server.describe(Named(self._model, int(name))).version
         except RelensError:
-            return False
-        return True
+            return None
 
     def _require_one_space(self, version: int, part: _Part, stable: int) -> None:
         """Put a canary out whose vectors nobody can compare with those of the stable version."""

@@ -331,6 +331,9 @@ def test_a_canary_has_half_of_the_time_and_what_it_leaves_is_the_stable_versions
             await server.infer(Named("scale"), ROWS, timeout_s=20.0)
         assert made.waits == [(2, 10.0), (1, 8.0), (2, 15.0), (1, 18.0), (2, 10.0)]
         assert told(server, 2)["failed"] == 3
+        made.available, made.fails = [2], {}
+        await server.infer(Named("scale"), ROWS)
+        assert made.waits[-1] == (2, None)  # there is nobody to leave some for
 
     run(work())
 
