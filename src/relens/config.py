@@ -9,11 +9,12 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -22,7 +23,9 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_serializer,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from relens.errors import BadInput, Missing
@@ -119,6 +122,48 @@ class Gc(_Section):
     keep_views: int = Field(10, ge=0, description="superseded views of each gallery and lens, with their releases")
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _named(given: Any) -> Any:
+    """Names of versions as text; YAML reads digits as numbers."""
+    if isinstance(given, dict):
+        return {_named(key): value for key, value in given.items()}
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+class Rollback(_Section):
+    """When a canary gets no more requests."""
+
+    errors: float | None = Field(
+        0.05, ge=0, le=1, description="more of its last `requests` failed; null: any number may"
+    )
+    latency: float | None = Field(
+        None, gt=0, description="95 % of `requests` took more than so many times as long as of the stable version"
+    )
+    requests: PositiveInt = Field(200, description="that are looked at")
+
+
+class Traffic(_Section):
+    """How versions of one model share the requests that name none. A version is named by label or number."""
+
+    split: Annotated[dict[str, Weight], BeforeValidator(_named)] = Field(
+        description="version to weight; the first one is the stable version, others are canaries"
+    )
+    shadow: Annotated[str | None, BeforeValidator(_named)] = Field(
+        None, description="is asked too what another version has answered; its answers are compared and dropped"
+    )
+    rollback: Rollback = Field(Rollback(), description="when a canary gets no more requests")
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if not sum(self.split.values()) > 0:
+            raise PydanticCustomError("weights", "Split has no version with a weight over 0")
+        if self.shadow == next(iter(self.split)):
+            raise PydanticCustomError("shadow", "Shadow is the stable version, the first one of split")
+        return self
+
+
 class ServedModel(_Section):
     """How one model of the folder is served."""
 
@@ -138,6 +183,19 @@ class ServedModel(_Section):
     delay_ms: NonNegativeFloat | None = Field(None, description="how long a batch waits for more; none: 2, or 50")
     sizes: tuple[PositiveInt, ...] = Field((), description="rows that a batch may have; it is filled up to the next")
     queue: PositiveInt | None = Field(None, description="requests that may wait for its engine; none: server.queue")
+    traffic: Traffic | None = Field(None, description="how versions share requests; none: the newest one answers")
+
+    @model_validator(mode="after")
+    def _with_labels(self) -> Self:
+        named = [] if self.traffic is None else [*self.traffic.split, *filter(None, [self.traffic.shadow])]
+        if unknown := [name for name in named if not name.isdecimal() and name not in self.labels]:
+            known = ", ".join(self.labels) or "none"
+            raise PydanticCustomError(
+                "label",
+                "Traffic names {name}, which is neither a number nor one of the labels ({known})",
+                {"name": unknown[0], "known": known},
+            )
+        return self
 
 
 class Models(_Section):
@@ -288,7 +346,7 @@ def _bad_setting(where: str, error: ValidationError) -> BadInput:
     if first["type"] != "extra_forbidden":
         return BadInput(
             "config.bad-value",
-            f"{key}: {first['msg'].lower()} (in {where})",
+            f"{key}: {first['msg'][:1].lower()}{first['msg'][1:]} (in {where})",
             hint="see docs/settings.md",
         )
     known = _known_keys(first["loc"])
@@ -305,7 +363,10 @@ def _bad_setting(where: str, error: ValidationError) -> BadInput:
 def _known_keys(unknown: Sequence[int | str]) -> list[str]:
     """Keys that could have been meant instead of the unknown one."""
     if unknown[:2] == ("models", "serve"):
-        return [f"models.serve.{unknown[2]}.{key}" for key in ServedModel.model_fields]
+        *parents, _ = map(str, unknown)
+        nested: dict[str, type[_Section]] = {"traffic": Traffic, "rollback": Rollback}
+        section = ServedModel if parents[3:] == [] else nested.get(parents[-1], ServedModel)
+        return [".".join([*parents, key]) for key in section.model_fields]
     keys = []
     for name, field in Settings.model_fields.items():
         keys.append(name)

@@ -17,11 +17,13 @@ from relens.config import ServedModel, Settings
 from relens.hosted import start
 from relens.models.far import open_models
 from relens.models.folder import ModelFolder
-from relens.rest.models import Lived, create_models_app
+from relens.rest.models import Lived, Opened, create_models_app
 from relens.rpc import create_rpc_server
 from relens.serving.hosting import Hosting, Options
 from relens.serving.served import ModelServer, Policy, Wanted
+from relens.serving.splits import Rollback, Split
 from relens.serving.tallies import counted
+from relens.serving.traffic import Traffic
 from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, listen, run, serve, url_of
 
@@ -48,7 +50,7 @@ def host_models(
     return Hosting(folder, _Starting(given, cache or default_cache()), options or options_of(given))
 
 
-def hosted_beside(parts: Parts) -> Hosting | None:
+def hosted_beside(parts: Parts) -> Opened | None:
     """A server of the models that the settings of a home name, not begun; None if they name none.
 
     Raises why nothing can be served from there.
@@ -59,7 +61,19 @@ def hosted_beside(parts: Parts) -> Hosting | None:
         return None
     location = given if "://" in given else parts.home.path / Path(given).expanduser()
     cache = parts.home.cache
-    return host_models(open_models(location, settings.blob_store, cache / "models"), settings=settings, cache=cache)
+    folder = open_models(location, settings.blob_store, cache / "models")
+    return with_traffic(host_models(folder, settings=settings, cache=cache), settings)
+
+
+def with_traffic(hosting: Hosting, settings: Settings) -> Opened:
+    """The server with requests split among versions of the models that the settings say it of."""
+    given = {model: how.traffic for model, how in settings.models.serve.items() if how.traffic is not None}
+    if not given:
+        return hosting
+    splits = {
+        model: Split(how.split, how.shadow, Rollback(**how.rollback.model_dump())) for model, how in given.items()
+    }
+    return Traffic(hosting, splits, wait_s=settings.server.timeout_s)
 
 
 def options_of(settings: Settings) -> Options:
@@ -104,11 +118,11 @@ def run_models(
     options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
     hosting = host_models(open_models(location, settings.blob_store, default_cache() / "models"), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        run(_serve(hosting, listener, grpc_port, settings, ready))
+        run(_serve(with_traffic(hosting, settings), listener, grpc_port, settings, ready))
 
 
 async def _serve(
-    hosting: Hosting,
+    hosting: Opened,
     listener: socket.socket,
     grpc_port: int | None,
     settings: Settings,
@@ -118,7 +132,7 @@ async def _serve(
     doors, address = rpc_door(server, grpc_port, max_bytes)
     app = create_models_app(server, hosting, *doors, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
     ready(url_of(listener), address)
-    log.info("up", url=url_of(listener), grpc=address, models=hosting.where, pid=os.getpid())
+    log.info("up", url=url_of(listener), grpc=address, pid=os.getpid())
     await serve(app, listener)
     log.info("down")
 

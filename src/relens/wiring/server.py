@@ -14,8 +14,7 @@ from relens.errors import BadInput
 from relens.gateway import Gateway
 from relens.jobs import WorkerPool
 from relens.rest import create_app
-from relens.rest.models import Lived
-from relens.serving.hosting import Hosting
+from relens.rest.models import Lived, Opened
 from relens.serving.tallies import counted
 from relens.wiring import Parts, worker_argv
 from relens.wiring.listening import LOOPBACK, listen, run, serve, url_of
@@ -61,7 +60,7 @@ def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Calla
 
 
 async def _serve_all(
-    parts: Parts, gateway: Gateway, hosting: Hosting | None, listener: socket.socket, ready: Callable[[str], None]
+    parts: Parts, gateway: Gateway, hosting: Opened | None, listener: socket.socket, ready: Callable[[str], None]
 ) -> None:
     url, settings = url_of(listener), parts.settings
     max_bytes = settings.limits.max_bytes
