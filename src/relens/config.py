@@ -46,6 +46,7 @@ class Server(_Section):
     port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 takes a free one")
     timeout_s: float = Field(30.0, gt=0, description="a question that waits longer is dropped before it runs")
     queue: int = Field(64, ge=1, description="questions that may wait for one engine; more are refused with 503")
+    engine_idle_s: float = Field(900.0, ge=0, description="an engine that nobody asks for so long is ended; 0: never")
     threads: int = Field(1, ge=1, description="questions that one engine works on at a time, beside one enrolment")
 
 

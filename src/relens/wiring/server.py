@@ -110,6 +110,7 @@ class _Workers:
             try:
                 if time.monotonic() - looked > UPKEEP_S:
                     looked = time.monotonic()
+                    self._gateway.rest_engines()
                     self._gateway.compact_due()
                     self._gateway.index_large()
                 if self._gateway.unfinished():
