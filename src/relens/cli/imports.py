@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.live import Live
 
 from relens import wiring
 from relens.cli.output import (
@@ -21,6 +18,7 @@ from relens.cli.output import (
     REFUSED,
     HomeOption,
     JsonOption,
+    StatusLine,
     recipe_named,
     say,
     show,
@@ -35,7 +33,6 @@ from relens.wiring.lock import running_server
 POLL_S = 0.3
 PATIENCE_S = 300.0
 QUIET_S = 30.0
-LINE_EVERY_S = 10.0
 
 plans = typer.Typer(help="Plans: runs with an id, their progress and their books.", no_args_is_help=True)
 
@@ -232,32 +229,17 @@ def _exit_code(plan: dict[str, Any]) -> int:
     return PARTLY if failed or plan["state"] == "cancelled" else DONE
 
 
-class _Progress:
-    """How far a plan is, on stderr: one line that changes on a terminal, a line now and then elsewhere."""
+class _Progress(StatusLine):
+    """How far a plan is."""
 
     def __init__(self) -> None:
-        self._live = Live(console=Console(file=sys.stderr), transient=True) if sys.stderr.isatty() else None
-        self._last_line = time.monotonic()
+        super().__init__()
         self._last_error: str | None = None
         self._last_done = -1
         self._last_change = time.monotonic()
 
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
     def update(self, plan: dict[str, Any]) -> None:
-        text = _progress_text(plan)
-        if self._live is not None:
-            self._live.update(text)
-        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            say(text)
+        self.tell(_progress_text(plan))
         if plan["progress"]["done"] != self._last_done:
             self._last_done, self._last_change = plan["progress"]["done"], time.monotonic()
         elif time.monotonic() - self._last_change > QUIET_S and self._last_done < plan["progress"]["total"]:

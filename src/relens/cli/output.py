@@ -101,12 +101,10 @@ def read_picture(path: Path) -> bytes:
         raise Missing("cli.no-file", f"cannot read {path}: {error.strerror}") from error
 
 
-class Meter:
-    """How much is done, on stderr: one line that changes on a terminal, a line now and then elsewhere."""
+class StatusLine:
+    """What goes on, on stderr: one line that changes on a terminal, a line now and then elsewhere."""
 
-    def __init__(self, unit: str, size: float) -> None:
-        self._unit = unit
-        self._size = size
+    def __init__(self) -> None:
         self._live = Live(console=Console(file=sys.stderr), transient=True) if sys.stderr.isatty() else None
         self._last_line = time.monotonic()
 
@@ -119,10 +117,21 @@ class Meter:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, done: int, total: int) -> None:
-        text = f"{done / self._size:.0f} of {total / self._size:.0f} {self._unit}"
+    def tell(self, text: str) -> None:
         if self._live is not None:
             self._live.update(text)
         elif time.monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = time.monotonic()
             say(text)
+
+
+class Meter(StatusLine):
+    """How much is done."""
+
+    def __init__(self, unit: str, size: float) -> None:
+        super().__init__()
+        self._unit = unit
+        self._size = size
+
+    def update(self, done: int, total: int) -> None:
+        self.tell(f"{done / self._size:.0f} of {total / self._size:.0f} {self._unit}")
