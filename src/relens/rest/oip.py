@@ -8,8 +8,6 @@ which versions there are is the folder's, so nothing is loaded or unloaded by re
 from __future__ import annotations
 
 import math
-import re
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -22,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.rest.bodies import object_in, read_bounded
+from relens.rest.codings import coding_for, coding_of, deflated, inflated
 from relens.rest.failures import status_of
 from relens.rest.leaving import unless_gone
 from relens.rest.oip_tensors import read_raw, read_request, takes_long, write_answer
@@ -36,11 +35,6 @@ NOT_READY = 503
 SMALL_BYTES = 64 * 1024
 """Less than this is parsed and compressed on the event loop: a hop to a thread takes longer."""
 WORTH_COMPRESSING_BYTES = 1024
-FAST = 1
-"""zlib's level: a third of the time of its usual one, for answers a tenth larger."""
-WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""What zlib calls the codings of HTTP; its `deflate` is zlib's own form."""
-NOT_TAKEN = re.compile(r"q\s*=\s*0(\.0*)?")
 THREADS = 4
 Handler = Callable[[Request], Awaitable[Response]]
 Done = TypeVar("Done")
@@ -179,11 +173,12 @@ class _Inferring:
         return await self._response(request, answer, head_bytes)
 
     async def _body(self, request: Request) -> bytes:
-        body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
-        coding = request.headers.get("content-encoding", "").strip().lower()
-        if coding in {"", "identity"}:
+        too_large = _too_large(self._max_bytes)
+        coding = coding_of(request)
+        body = await read_bounded(request, self._max_bytes, too_large)
+        if coding is None:
             return body
-        return await self._run(lambda: inflated(body, coding, self._max_bytes), in_thread=True)
+        return await self._run(lambda: inflated(body, coding, self._max_bytes, too_large), in_thread=True)
 
     async def _understand(self, request: Request, body: bytes, served: Served) -> Asked:
         given = request.headers.get(HEADER_LENGTH)
@@ -199,7 +194,7 @@ class _Inferring:
         headers = {"Vary": "Accept-Encoding"}
         if head_bytes is not None:
             headers[HEADER_LENGTH] = str(head_bytes)
-        coding = _coding(request.headers.get("accept-encoding", ""), binary=head_bytes is not None)
+        coding = coding_for(request, binary=head_bytes is not None)
         if coding is not None and len(answer) >= WORTH_COMPRESSING_BYTES:
             plain = answer
             answer = await self._run(lambda: deflated(plain, coding), in_thread=len(plain) > SMALL_BYTES)
@@ -209,42 +204,6 @@ class _Inferring:
 
     async def _run(self, work: Callable[[], Done], *, in_thread: bool) -> Done:
         return await to_thread.run_sync(work, limiter=self._threads) if in_thread else work()
-
-
-def inflated(data: bytes, coding: str, max_bytes: int) -> bytes:
-    """What was compressed. BadInput if it is more than the bytes that are taken, cut off, or not of this coding."""
-    window = WINDOWS.get(coding)
-    if window is None:
-        raise BadInput(BAD_REQUEST, f"the content encoding {coding[:20]!r} is not known", hint="use gzip or deflate")
-    stream = zlib.decompressobj(window)
-    try:
-        plain = stream.decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise BadInput(BAD_REQUEST, f"the body is not {coding}: {error}") from error
-    if len(plain) > max_bytes:
-        raise _too_large(max_bytes)
-    if not stream.eof or stream.unused_data:
-        raise BadInput(BAD_REQUEST, f"the body is not {coding}: it {'goes on' if stream.eof else 'ends early'}")
-    return plain
-
-
-def deflated(data: bytes, coding: str) -> bytes:
-    """The bytes compressed, fast rather than small."""
-    stream = zlib.compressobj(FAST, zlib.DEFLATED, WINDOWS[coding])
-    return stream.compress(data) + stream.flush()
-
-
-def _coding(accepted: str, *, binary: bool) -> str | None:
-    """How an answer is compressed: the first coding that is named and that we have.
-
-    Numbers hardly shrink, and HTTP libraries name all codings that they know: binary tensors are compressed only for
-    who names gzip or deflate alone, which is to ask for it.
-    """
-    parts = [[word.strip() for word in part.split(";")] for part in accepted.lower().split(",")]
-    named = [coding for coding, *options in parts if coding and not any(map(NOT_TAKEN.fullmatch, options))]
-    if binary and len(named) > 1:
-        return None
-    return next((coding for coding in named if coding in WINDOWS), None)
 
 
 def _too_large(max_bytes: int) -> BadInput:

@@ -8,11 +8,8 @@ Source: https://www.tensorflow.org/tfx/serving/api_rest.
 
 from __future__ import annotations
 
-import gzip
-import io
 import math
 import re
-import zlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -25,6 +22,7 @@ from starlette.types import Scope
 
 from relens.errors import BadInput, Busy, RelensError
 from relens.rest.bodies import read_bounded
+from relens.rest.codings import coding_for, coding_of, deflated, inflated
 from relens.rest.failures import status_of
 from relens.rest.leaving import unless_gone
 from relens.rest.tfserving_json import (
@@ -50,10 +48,8 @@ THREAD_BYTES = 64 * 1024
 """More JSON than this is read and written in a thread: it takes about a millisecond of the event loop."""
 NUMBER_BYTES = 10
 """What a number takes of JSON, about."""
-GZIP_BYTES = 4 * 1024
-INFLATED_AT_ONCE = 1 << 20
+COMPRESSED_BYTES = 4 * 1024
 VERSION = re.compile(r"[0-9]{1,18}")
-NO_WEIGHT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
 STATUSES = {QUEUE_FULL: 429, "rest.encoding": 415}
 """Codes that have another status here than at the other doors."""
 
@@ -124,15 +120,15 @@ class _Door:
 
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
         """The version that is asked, and what the body says to it."""
-        packed = _is_packed(request)
-        body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
+        coding, too_large = coding_of(request), _too_large(self._max_bytes)
+        body = await read_bounded(request, self._max_bytes, too_large)
         served = self._server.describe(named)
 
         def work() -> Done:
-            return read(_inflated(body, self._max_bytes) if packed else body, served)
+            return read(body if coding is None else inflated(body, coding, self._max_bytes, too_large), served)
 
-        # a packed body may be a thousand times as long
-        return served, await _run(work, threaded=packed or len(body) > THREAD_BYTES)
+        # a compressed body may be a thousand times as long
+        return served, await _run(work, threaded=coding is not None or len(body) > THREAD_BYTES)
 
 
 def _answering(method: str, handler: Handler) -> Handler:
@@ -177,27 +173,6 @@ def named_in(request: Request) -> Named:
     return Named(asked["model"], int(version or 0) or None, asked.get("label"), request.headers.get(STICKY))
 
 
-def _is_packed(request: Request) -> bool:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"", "identity", "gzip", "x-gzip"}:
-        raise BadInput("rest.encoding", f"a body in {encoding[:60]!r} cannot be read", hint="send it plain or as gzip")
-    return encoding.endswith("gzip")
-
-
-def _inflated(body: bytes, limit: int) -> bytes:
-    """What gzip packed. BadInput as soon as it is longer than the limit: a megabyte may become a gigabyte."""
-    found = bytearray()
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as packed:
-            while chunk := packed.read(min(limit + 1, INFLATED_AT_ONCE)):
-                found += chunk
-                if len(found) > limit:
-                    raise _too_large(limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput("rest.encoding-broken", f"the body is no gzip: {error}") from error
-    return bytes(found)
-
-
 def _too_large(limit: int) -> BadInput:
     return BadInput(
         "rest.too-large", f"the body has more than {limit:,} bytes", hint="send fewer rows, or raise limits.max_bytes"
@@ -208,17 +183,17 @@ def _too_large(limit: int) -> BadInput:
 
 
 async def _written(request: Request, outputs: Tensors, write: Callable[[], bytes]) -> Response:
-    """The answer, packed if it is long and the client takes gzip."""
-    packs = _takes_gzip(request)
+    """The answer, compressed if it is long and the client takes that."""
+    coding = coding_for(request)
 
-    def work() -> tuple[bytes, bool]:
+    def work() -> tuple[bytes, dict[str, str]]:
         data = write()
-        packed = packs and len(data) > GZIP_BYTES
-        return gzip.compress(data, compresslevel=1, mtime=0) if packed else data, packed
+        if coding is None or len(data) <= COMPRESSED_BYTES:
+            return data, {}
+        return deflated(data, coding), {"Content-Encoding": coding}
 
-    data, packed = await _run(work, threaded=_length(outputs) > THREAD_BYTES)
-    headers = {"Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if packed else {})
-    return _json(data, headers=headers)
+    data, headers = await _run(work, threaded=_length(outputs) > THREAD_BYTES)
+    return _json(data, headers={"Vary": "Accept-Encoding", **headers})
 
 
 def _length(outputs: Tensors) -> int:
@@ -226,14 +201,6 @@ def _length(outputs: Tensors) -> int:
     return sum(
         sum(map(len, array.flat)) if array.dtype == object else array.size * NUMBER_BYTES for array in outputs.values()
     )
-
-
-def _takes_gzip(request: Request) -> bool:
-    for part in ",".join(request.headers.getlist("accept-encoding")).lower().split(","):
-        name, _, weight = part.partition(";")
-        if name.strip() in {"gzip", "x-gzip"}:
-            return not NO_WEIGHT.fullmatch(weight)
-    return False
 
 
 def _metadata(served: Served) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from hypothesis.extra import numpy as arrays
 from starlette.applications import Starlette
 
 from relens.errors import BadInput, Broken, Busy
-from relens.rest.oip import deflated, inflated, oip_routes
+from relens.rest.codings import deflated, inflated
+from relens.rest.oip import oip_routes
 from relens.rest.oip_tensors import read_request
 from relens.runtimes.wire import wire_of
 from relens.serving.classes import best_classes
@@ -594,7 +595,7 @@ def test_a_compressed_body_that_cannot_be_inflated_is_refused(client, coding, bo
 
 @given(st.binary(max_size=1000), st.sampled_from(["gzip", "deflate"]))
 def test_what_is_deflated_is_inflated(data, coding):
-    assert inflated(deflated(data, coding), coding, 1000) == data
+    assert inflated(deflated(data, coding), coding, 1000, BadInput("too-large", "")) == data
 
 
 @pytest.mark.parametrize(

@@ -733,11 +733,9 @@ def test_a_packed_body_is_read(ask, encoding):
 def test_a_packed_body_that_becomes_too_long_is_refused(ask, copies):
     bomb = gzip.compress(b" " * (2 * MAX_BYTES // copies)) * copies
     assert len(bomb) < MAX_BYTES
-    started = time.perf_counter()
     assert "1,000,000 bytes" in refused(
         ask("POST", "scale:predict", content=bomb, headers={"content-encoding": "gzip"}), 413
     )
-    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -747,7 +745,7 @@ def test_what_is_no_gzip_is_refused(ask, body):
     refused(ask("POST", "scale:predict", content=body, headers={"content-encoding": "gzip"}))
 
 
-@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip"])
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
 def test_another_encoding_is_refused(ask, encoding):
     response = ask("POST", "scale:predict", content=b"{}", headers={"content-encoding": encoding})
     assert "gzip" in refused(response, 415)
@@ -758,7 +756,7 @@ def test_another_encoding_is_refused(ask, encoding):
     [
         ("gzip", 500, True),
         ("gzip", 100_000 // 4 // 4, True),
-        ("deflate, gzip;q=0.5", 500, True),
+        ("br, gzip;q=0.5", 500, True),
         ("gzip", 2, False),
         ("", 500, False),
         ("identity", 500, False),
