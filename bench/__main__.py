@@ -19,6 +19,8 @@ from bench import (
     importing,
     ivf,
     memory,
+    peer_tensors,
+    peers,
     reimport,
     round_trip,
     search,
@@ -48,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "text": text.measure,
     "faces": faces.measure,
     "swap": swap.measure,
+    "peers": peer_tensors.measure,
 }
 
 
@@ -56,12 +59,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="smaller numbers: roughly right, in two minutes")
     parser.add_argument("--write", action="store_true", help=f"write {document.PATH.relative_to(ROOT)}")
+    parser.add_argument(
+        "--install", action="store_true", help="first install the servers that `peers` and `pictures` measure beside"
+    )
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"there is no {', '.join(unknown)}; there is {', '.join(BENCHMARKS)}")
     if given.write and (given.names or given.quick):
         parser.error("--write writes a whole run: neither names nor --quick go with it")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if given.install:
+        peers.install(FOLDER)
     setup = Setup(FOLDER, given.quick)
     print(f"{document.machine()}; load {os.getloadavg()[0]:.1f}")
     if given.quick:

@@ -126,15 +126,15 @@ def up(home: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def models_up(root: Path) -> Iterator[Server]:
-    """A server of a folder of models until the context is left."""
-    with _serving("--models", str(root), log=root.with_name(f"{root.name}.log")) as server:
+def models_up(root: Path, *more: str) -> Iterator[Server]:
+    """A server of a folder of models until the context is left; `more` are options."""
+    with _serving("--models", str(root), *more, log=root.with_name(f"{root.name}.log")) as server:
         yield server
 
 
 @contextlib.contextmanager
 def _serving(*words: str, log: Path) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as out:
         start = time.perf_counter()
@@ -170,7 +170,8 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], start: float) -> Non
     raise RuntimeError(f"relens up was not ready within {READY_TIMEOUT_S:g} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
