@@ -127,6 +127,9 @@ class ServedModel(_Section):
     swap: Literal["availability", "resource"] = Field(
         "availability", description="whether the next version is loaded before the last one goes, or after"
     )
+    backend: Literal["onnxruntime", "openvino", "measured"] = Field(
+        "onnxruntime", description="what runs it; measured: OpenVINO, if it says the same in less time here"
+    )
     profile: Literal["fair", "batch", "bulk"] = Field(
         "fair", description="each request by itself on one core; together on all cores; the same in idle time"
     )

@@ -6,6 +6,7 @@ that a changed file, a changed library or a changed machine is noticed before it
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,17 +62,10 @@ class Onboarding:
         if lacking := [name for name in card.files if name not in files]:
             raise BadInput("models.lacks-file", f"{card.name}: the card names {', '.join(lacking)}, which is not there")
         pictures = golden_pictures(card.preprocessing.resize_px)
-        with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
-            for name, data in files.items():
-                (Path(temporary) / name).parent.mkdir(parents=True, exist_ok=True)
-                (Path(temporary) / name).write_bytes(data)
-            running = self._load(card, Path(temporary))
-            try:
-                start = time.perf_counter()
-                outputs = golden_outputs(card, list(pictures.values()), running.networks.run, running.networks.runs)
-                took_ms = (time.perf_counter() - start) * 1000 / len(pictures)
-            finally:
-                running.networks.close()
+        with self._running(card, files) as running:
+            start = time.perf_counter()
+            outputs = golden_outputs(card, list(pictures.values()), running.networks.run, running.networks.runs)
+            took_ms = (time.perf_counter() - start) * 1000 / len(pictures)
         _check_outputs(card, files, outputs)
         golden = {f"{GOLDEN}/{name}": data for name, data in pictures.items()}
         golden[GOLDEN_OUTPUTS] = safetensors.numpy.save(outputs)
@@ -80,6 +74,12 @@ class Onboarding:
             registry.register(tx, artifact, self.catalog.now(tx))
         self._record(artifact, running, took_ms)
         return artifact
+
+    @contextlib.contextmanager
+    def loaded(self, card: Card, files: Mapping[str, bytes]) -> Iterator[Session]:
+        """The session of a model that has not come in, for as long as the context lasts."""
+        with self._running(card, files) as running:
+            yield running.networks.session
 
     def numbered(self, card: Card, files: Mapping[str, bytes]) -> Card:
         """The card with its version number: that of a version with the same content, else the next one of its name."""
@@ -121,15 +121,23 @@ class Onboarding:
             return [artifact for artifact in found if artifact]
         return [self.add(card, files) for card, files in build()]
 
-    def _run_card(self, card: Card, model: bytes, inputs: Floats) -> dict[str, Floats]:
-        """One forward of a model that is not on the shelf yet."""
+    @contextlib.contextmanager
+    def _running(self, card: Card, files: Mapping[str, bytes]) -> Iterator[_Running]:
+        """A model that is not on the shelf yet, run from a folder of its own."""
         with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
-            (Path(temporary) / card.file).write_bytes(model)
-            running = self._load(replace(card, parts={}), Path(temporary))
+            for name, data in files.items():
+                (Path(temporary) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(temporary) / name).write_bytes(data)
+            running = self._load(card, Path(temporary))
             try:
-                return dict(running.networks.session.run(inputs))
+                yield running
             finally:
                 running.networks.close()
+
+    def _run_card(self, card: Card, model: bytes, inputs: Floats) -> dict[str, Floats]:
+        """One forward of a model that is not on the shelf yet."""
+        with self.loaded(replace(card, parts={}), {card.file: model}) as session:
+            return dict(session.run(inputs))
 
     def _run_onnx(self, model: bytes, inputs: Floats) -> dict[str, Floats]:
         roles = {"scores": "scores", "vector": "vector", "features": "features"}

@@ -2,9 +2,11 @@
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from relens.runtimes import Dummy, ModelSpec, OnnxRuntime, write_dummy
+from relens.runtimes.openvino_runtime import OpenVino, is_installed
 from relens.testing.runtimes import RuntimeContract
 
 ROLES = {"scores": "probs", "vector": "pooled", "features": "map"}
@@ -27,6 +29,16 @@ class TestOnnxRuntimeWithAFixedBatch(RuntimeContract):
 
     def write_model(self, path):
         onnx.save(small_graph(2), path)
+        return ModelSpec("onnx", path, "images", (3, 16, 16), ROLES, "fp32")
+
+
+@pytest.mark.skipif(not is_installed(), reason="the extra [openvino] is not installed")
+class TestOpenVino(RuntimeContract):
+    def make(self):
+        return OpenVino()
+
+    def write_model(self, path):
+        onnx.save(small_graph("n"), path)
         return ModelSpec("onnx", path, "images", (3, 16, 16), ROLES, "fp32")
 
 

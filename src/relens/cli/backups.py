@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.live import Live
 from typer.core import TyperGroup
 
 from relens import wiring
 from relens.backup import BackupFolder, verify
-from relens.cli.output import DONE, FAILED, HomeOption, JsonOption, say, show, table, when
+from relens.cli.output import DONE, FAILED, HomeOption, JsonOption, Meter, say, show, table, when
 from relens.errors import Missing
 from relens.wiring.restoring import restore_copy, restore_home
-
-LINE_EVERY_S = 10.0
 
 
 class _Backups(TyperGroup):
@@ -45,7 +39,7 @@ def make(folder: FolderArgument, home: HomeOption = None, as_json: JsonOption = 
     """Add a backup of the home to a folder, while it serves. Only what is not there yet is copied."""
     parts = wiring.open_parts(home)
     parts.start_logging(quiet=True)
-    with _Meter("MB", 1e6) as meter:
+    with Meter("MB", 1e6) as meter:
         value = parts.in_process().back_up(folder, report=meter.update)
     show(value, as_json=as_json, text=lambda: _made_text(value))
     return DONE
@@ -62,7 +56,7 @@ def verify_backups(
     names = opened.names() if backup is None else [opened.open(backup).name]
     if not names:
         opened.open()
-    with _Meter("MB", 1e6) as meter:
+    with Meter("MB", 1e6) as meter:
         verdicts = verify(opened, names, meter.update)
     ok = all(verdict.ok for verdict in verdicts)
     found = [{"name": one.name, "ok": one.ok, "problems": list(one.problems)} for one in verdicts]
@@ -87,7 +81,7 @@ def restore(
         raise Missing("backup.no-folder", f"there is no folder {folder}")
     if left_out := BackupFolder(folder).open(backup).left_out:
         say(f"secrets are in no backup; set them in relens.yaml or the environment: {', '.join(left_out)}")
-    with _Meter("MB", 1e6) as meter:
+    with Meter("MB", 1e6) as meter:
         restored, found = restore_home(folder, home, backup, meter.update)
     value = {
         "home": str(restored.path),
@@ -119,7 +113,7 @@ def gc(
     """Collect garbage: superseded views, contents of removed galleries, and blobs that nothing names."""
     parts = wiring.open_parts(home)
     parts.start_logging(quiet=True)
-    with _Meter("blobs", 1) as meter:
+    with Meter("blobs", 1) as meter:
         value = parts.in_process().collect_garbage(
             older_than_s=older_than_h * 3600, dry_run=dry_run, report=meter.update
         )
@@ -141,30 +135,3 @@ def _collected_text(value: dict[str, Any]) -> str:
     counts = ", ".join(f"{value[name]} {name}" for name in names)
     line = f"{'would go' if value['dry_run'] else 'gone'}: {counts} ({value['bytes'] / 1e6:.1f} MB)"
     return line + (f"\n{value['young']} blobs that nothing names stay: young, or pinned" if value["young"] else "")
-
-
-class _Meter:
-    """How much is done, on stderr: one line that changes on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, unit: str, size: float) -> None:
-        self._unit = unit
-        self._size = size
-        self._live = Live(console=Console(file=sys.stderr), transient=True) if sys.stderr.isatty() else None
-        self._last_line = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-
-    def update(self, done: int, total: int) -> None:
-        text = f"{done / self._size:.0f} of {total / self._size:.0f} {self._unit}"
-        if self._live is not None:
-            self._live.update(text)
-        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.monotonic()
-            say(text)

@@ -1,4 +1,4 @@
-"""`model fetch | add | ls | show | verify`."""
+"""`model fetch | add | quantize | ls | show | verify`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import typer
 import yaml
 
 from relens import wiring
-from relens.cli.output import DONE, FAILED, HomeOption, JsonOption, say, show, table
+from relens.cli.output import DONE, FAILED, HomeOption, JsonOption, Meter, say, show, table
 from relens.errors import RelensError
 from relens.models import Registered, registry
 from relens.models.drafts import Draft, Wish, draft_model, require_agreement
+from relens.quantization import DEFAULT_BOUNDS, Bounds
 
 app = typer.Typer(help="Models: immutable versions with a card.", no_args_is_help=True)
 
@@ -77,6 +78,40 @@ def add(
         path.unlink()
     value = parts.in_process().model(artifact.reference)
     show(value, as_json=as_json, text=lambda: table([_row(value)], _HEADER))
+    return DONE
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="name/version, name/label or name")],
+    calibrate: Annotated[
+        str, typer.Option("--calibrate", help="A gallery, or a folder, with pictures like those that it will see.")
+    ],
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=1, help="How many are used; every fourth to compare the two versions on.")
+    ] = 300,
+    min_cosine: Annotated[
+        float, typer.Option("--min-cosine", min=0, max=1, help="The mean cosine of the vectors is at least this.")
+    ] = DEFAULT_BOUNDS.min_cosine,
+    min_agreement: Annotated[
+        float, typer.Option("--min-agreement", min=0, max=1, help="At least this share of answers is the same.")
+    ] = DEFAULT_BOUNDS.min_agreement,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Make an int8 version of a model, compared with it before it comes in; refused (3) if it is too far from it."""
+    parts = wiring.open_parts(home)
+    parts.start_logging(quiet=True)
+    say(f"calibrating {model} with pictures of {calibrate}; then both versions are compared")
+    with Meter("pictures", 1) as meter:
+        value = parts.in_process().quantize(
+            model,
+            calibrate,
+            pictures=pictures,
+            bounds=Bounds(min_cosine=min_cosine, min_agreement=min_agreement),
+            report=meter.update,
+        )
+    show(value, as_json=as_json, text=lambda: _quantized_text(value))
     return DONE
 
 
@@ -177,11 +212,42 @@ def _where(model: dict[str, Any]) -> str:
 
 def _shown(model: dict[str, Any]) -> str:
     """A model's facts, then its card in YAML."""
-    facts = {key: value for key, value in model.items() if key not in {"card", "backend"}}
+    facts = {key: value for key, value in model.items() if key not in {"card", "backend", "fidelity"}}
     lines = [f"{key:10} {', '.join(value) if isinstance(value, list) else value}" for key, value in facts.items()]
-    return "\n".join(
-        [*lines, f"{'runs':10} {_where(model)}", "", yaml.safe_dump(model["card"], sort_keys=False).rstrip()]
+    lines.append(f"{'runs':10} {_where(model)}")
+    if "fidelity" in model:
+        lines += ["", *_fidelity_lines(model["fidelity"])]
+    return "\n".join([*lines, "", yaml.safe_dump(model["card"], sort_keys=False).rstrip()])
+
+
+def _quantized_text(model: dict[str, Any]) -> str:
+    name = f"{model['name']}/{model['version']}"
+    head = f"{name} is made" if model["made"] else f"{name} was there already, of the same pictures"
+    used = f"nothing uses it yet: name {name} in a recipe, and import into a gallery of that recipe"
+    return "\n".join([head, *_fidelity_lines(model["fidelity"]), used])
+
+
+def _fidelity_lines(fidelity: dict[str, Any]) -> list[str]:
+    """A report of fidelity: where it comes from, then a row for each figure."""
+    told, milliseconds, sizes = fidelity["pictures"], fidelity["cpu_ms"], fidelity["bytes"]
+    on = f"{told['compared']} others" if told["held_out"] else "the same, for there are no others"
+    used = f"calibrated with {told['calibrated']} pictures of {told['source']} ({told['skipped']} left out)"
+    lines = [f"compared with {fidelity['of']['model']} ({fidelity['of']['digest'][:12]}): {used}, compared on {on}"]
+    if told["few"]:
+        lines.append(f"only {told['compared']} pictures were compared: the figures are rough")
+    rows = [
+        [f"{part} of {fidelity[part]['of']}" if name == first else "", name, value]
+        for part in ("cosine", "agreement", "difference")
+        if part in fidelity
+        for first in [next(name for name in fidelity[part] if name != "of")]
+        for name, value in fidelity[part].items()
+        if name != "of"
+    ]
+    rows.append(
+        ["CPU of a picture", "ms", f"{milliseconds['fp32']} -> {milliseconds['int8']}: x {fidelity['speedup']}"]
     )
+    rows.append(["size of the file", "MB", f"{sizes['fp32'] / 1e6:.1f} -> {sizes['int8'] / 1e6:.1f}"])
+    return [*lines, table(rows, ["what", "figure", "value"])]
 
 
 def _verdict(parts: wiring.Parts, model: Registered) -> dict[str, Any]:

@@ -7,13 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
+from rich.console import Console
+from rich.live import Live
 
 from relens.errors import BadInput, Conflict, Denied, Missing, RelensError
 
 DONE, FAILED, WRONG_USE, REFUSED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 75
+
+LINE_EVERY_S = 10.0
 
 HomeOption = Annotated[
     Path | None,
@@ -95,3 +99,30 @@ def read_picture(path: Path) -> bytes:
         return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise Missing("cli.no-file", f"cannot read {path}: {error.strerror}") from error
+
+
+class Meter:
+    """How much is done, on stderr: one line that changes on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, unit: str, size: float) -> None:
+        self._unit = unit
+        self._size = size
+        self._live = Live(console=Console(file=sys.stderr), transient=True) if sys.stderr.isatty() else None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, done: int, total: int) -> None:
+        text = f"{done / self._size:.0f} of {total / self._size:.0f} {self._unit}"
+        if self._live is not None:
+            self._live.update(text)
+        elif time.monotonic() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            say(text)

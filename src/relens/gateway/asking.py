@@ -15,7 +15,7 @@ from relens import releases
 from relens.config import Settings
 from relens.errors import BadInput, Missing, RelensError
 from relens.gallery.texts import find_text
-from relens.gateway.checking import category_of, check_threshold
+from relens.gateway.checking import category_of, check_threshold, limits_of
 from relens.gateway.drawing import draw_answer
 from relens.gateway.likeness import likeness_of
 from relens.narrowing import EVERYTHING, NO_HINTS, Hints, Where
@@ -26,7 +26,6 @@ from relens.serving.views import Views
 from relens.store import Blobs, Catalog
 from relens.telemetry import LATENCY, PHASES, REQUESTS
 from relens.values import FoundObject, Recognition, SearchAnswer, TextAnswer, TextMatch, Verification
-from relens.vision import Limits
 
 MAX_TEXTS = 1000
 
@@ -142,13 +141,7 @@ class Asking:
 
     def draw(self, data: bytes, answer: Recognition) -> bytes:
         """The picture as a JPEG, with what was recognised in it: boxes, names, scores, and a heat map if it has one."""
-        given = self._settings.limits
-        limits = Limits(
-            max_bytes=given.max_bytes,
-            max_pixels=given.max_pixels,
-            max_progressive_pixels=given.max_progressive_pixels,
-        )
-        return draw_answer(data, answer, limits)
+        return draw_answer(data, answer, limits_of(self._settings))
 
     def _recognize(self, release: Release, data: bytes, include: Sequence[str]) -> Recognition:
         question = Question(

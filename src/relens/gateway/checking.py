@@ -1,9 +1,11 @@
-"""What is asked of a gallery's vectors, checked before anything is done."""
+"""What is asked, checked before anything is done, and what pictures may be."""
 
 from __future__ import annotations
 
+from relens.config import Settings
 from relens.errors import BadInput
 from relens.recipes import Lens
+from relens.vision import Limits
 
 
 def category_of(lens: Lens, named: str | None) -> str:
@@ -23,3 +25,13 @@ def check_threshold(threshold: float | None) -> None:
         raise BadInput(
             "gateway.bad-threshold", f"threshold {threshold} is no cosine", hint="give a number from -1 to 1"
         )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What a picture may be, by the settings."""
+    given = settings.limits
+    return Limits(
+        max_bytes=given.max_bytes,
+        max_pixels=given.max_pixels,
+        max_progressive_pixels=given.max_progressive_pixels,
+    )

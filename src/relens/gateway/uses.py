@@ -13,14 +13,15 @@ from relens.backup import BackupFolder
 from relens.bulk import ImportRequest
 from relens.bulk.windows import AS_BEFORE
 from relens.config import Home, Settings
-from relens.errors import Broken, Conflict, Missing
+from relens.errors import Broken, Conflict, Missing, RelensError
 from relens.gallery import StoredObject
 from relens.gateway import views
 from relens.gateway.asking import Asking
 from relens.gateway.exporting import Exporting
 from relens.gateway.keeping import Keeping, Waiting
+from relens.gateway.sampling import Sampling
 from relens.jobs import plans
-from relens.models import registry
+from relens.models import Shelf, registry
 from relens.recipes import RecipeBook
 from relens.serving import Answerer
 from relens.store import Blobs, Catalog, Tx
@@ -34,7 +35,7 @@ def _untold(_done: int, _total: int) -> None:
     """For who does not want to know how far it is."""
 
 
-class Gateway(Asking, Keeping, Exporting):
+class Gateway(Asking, Keeping, Exporting, Sampling):
     """Every use, over one home. Safe to use from many threads."""
 
     def __init__(
@@ -208,9 +209,17 @@ class Gateway(Asking, Keeping, Exporting):
             return {"models": [views.model_json(tx, model) for model in registry.every(tx)]}
 
     def model(self, reference: str) -> dict[str, Any]:
-        """A model version by `name/version`, `name/label` or `name`."""
+        """A model version by `name/version`, `name/label` or `name`; with its `fidelity` if it was made of another."""
         with self._catalog.read() as tx:
-            return views.model_json(tx, registry.resolve(tx, reference))
+            known = registry.resolve(tx, reference)
+            shown = views.model_json(tx, known)
+        try:
+            fidelity = Shelf(self._home.models).open(known.name, known.version).fidelity()
+        except (
+            RelensError
+        ):  # the catalog may know a version whose folder is elsewhere, or was changed: `verify` says so
+            fidelity = None
+        return views.present(shown | {"fidelity": fidelity})
 
     # -- upkeep
 

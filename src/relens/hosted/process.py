@@ -34,16 +34,18 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--digest", required=True)
     parser.add_argument("--cores", type=int, default=1, help="that one forward uses")
+    parser.add_argument("--backend", choices=["onnxruntime", "openvino", "measured"], default="onnxruntime")
+    parser.add_argument("--cache", type=Path, help="for what OpenVINO has compiled")
     parser.add_argument("--queue", type=int, default=64)
     parser.add_argument("--way", type=json.loads, default={})
     parser.add_argument("--limits", type=json.loads, default={})
     given = parser.parse_args(argv)
     connection = socket.socket(fileno=given.fd)
+    way = Way(**{**given.way, "sizes": tuple(given.way.get("sizes", ()))})
     try:
-        model = _load(given.model, given.digest, given.cores, given.limits)
+        model = _load(given, way)
     except RelensError as error:
         return partial(_refuse, connection, error)
-    way = Way(**{**given.way, "sizes": tuple(given.way.get("sizes", ()))})
     return partial(serve, connection, model, way, queue=given.queue)
 
 
@@ -77,16 +79,23 @@ def serve(connection: socket.socket, model: Model, way: Way, *, queue: int) -> i
     return 0
 
 
-def _load(file: Path, digest: str, cores: int, limits: dict[str, int]) -> Model:
-    if sha256_of(file) != digest:
+def _load(given: argparse.Namespace, way: Way) -> Model:
+    file: Path = given.model
+    if sha256_of(file) != given.digest:
         raise Broken(
             "runtimes.overwritten",
             f"{file} is not what it was when its version was found",
             hint="a version never changes: put the new file into a folder with the next number",
         )
-    graph = Graph(file, threads=cores)
+    graph = Graph(file, threads=given.cores)
+    model = Model(graph, file, **given.limits)  # golden pictures are repeated by what they were made with
+    if given.backend != graph.backend:
+        from relens.hosted.choosing import choose_backend  # noqa: PLC0415 - others do without what it imports
+
+        streams = 1 if way.rows > 1 else way.threads
+        choose_backend(graph, file, given.backend, cores=given.cores, streams=streams, cache=given.cache)
     graph.warm_up()
-    return Model(graph, file, **limits)
+    return model
 
 
 def sha256_of(path: Path) -> str:

@@ -3,11 +3,12 @@
 A version is a folder that never changes and is verified whenever it is started. Running a model is not done here.
 """
 
-from relens.models.artifacts import GOLDEN, GOLDEN_OUTPUTS, Artifact, Shelf, read_labels
+from relens.models.artifacts import FIDELITY, GOLDEN, GOLDEN_OUTPUTS, Artifact, Shelf, read_labels
 from relens.models.card import Card, Part, read_card
 from relens.models.registry import Registered
 
 __all__ = [
+    "FIDELITY",
     "GOLDEN",
     "GOLDEN_OUTPUTS",
     "Artifact",

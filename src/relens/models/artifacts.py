@@ -2,7 +2,8 @@
 
 Files, card, golden pictures with their outputs, a manifest of SHA-256 digests, and a marker that is written last: a
 folder without its marker is not there. The digest of what decides the model's answers names the version; its golden
-outputs, which differ in the last bits from machine to machine, are in the manifest but not in that digest.
+outputs, which differ in the last bits from machine to machine, and what was measured of a version are in the manifest
+but not in that digest.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -30,6 +32,8 @@ MANIFEST = "manifest.json"
 MARKER = "COMPLETE"
 GOLDEN = "golden"
 GOLDEN_OUTPUTS = "golden/outputs.safetensors"
+FIDELITY = "golden/fidelity.json"
+"""How close a version comes to the one that it was made of. It was measured, as golden outputs were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,17 @@ class Artifact:
     def golden_outputs(self) -> dict[str, Floats]:
         """Role to what the golden pictures gave, in their order, when the model came in."""
         return safetensors.numpy.load_file(self.folder / GOLDEN_OUTPUTS)
+
+    def files(self) -> dict[str, bytes]:
+        """Relative name to bytes of what the version came in with, its card left out."""
+        facts = json.loads((self.folder / MANIFEST).read_bytes())
+        names = [name for name in facts if name != CARD and not name.startswith(f"{GOLDEN}/")]
+        return {name: (self.folder / name).read_bytes() for name in names}
+
+    def fidelity(self) -> dict[str, Any] | None:
+        """How close it comes to the version that it was made of; None if it came in by itself."""
+        report = self.folder / FIDELITY
+        return json.loads(report.read_bytes()) if report.is_file() else None
 
 
 class Shelf:

@@ -5,7 +5,7 @@ The other sessions of this package speak of roles and float32; this one adds and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +35,29 @@ WARM_UPS = 3
 LARGEST_WARM_UP = 1 << 26  # elements
 
 
+Forward = Callable[[Sequence[str], Tensors], Sequence[Any]]
+"""Names of outputs and inputs by name to those outputs."""
+
+
 class Graph:
     """A loaded ONNX file. Safe to use from many threads at once."""
-
-    backend = "onnxruntime"
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         """Read and verify nothing but that it can be run; one run uses at most `threads` cores. Broken if it cannot."""
         try:
-            self._session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=[PROVIDER])
+            session = onnxruntime.InferenceSession(str(path), session_options(threads), providers=[PROVIDER])
         except Exception as error:  # the library's errors have no common root
             raise Broken(
                 "runtimes.load-failed",
                 f"the model {path} cannot be loaded: {error}",
                 hint="is the file complete, and an ONNX model?",
             ) from error
-        self.inputs = tuple(_info(node, path) for node in self._session.get_inputs())
-        self.outputs = tuple(_info(node, path) for node in self._session.get_outputs())
+        self.backend = "onnxruntime"
+        self.inputs = tuple(_info(node, path) for node in session.get_inputs())
+        self.outputs = tuple(_info(node, path) for node in session.get_outputs())
+        self._forward: Forward = session.run
         self._known = {info.name: info for info in self.inputs}
-        self._symbols = {node.name: node.shape for node in self._session.get_inputs()}
+        self._symbols = {node.name: node.shape for node in session.get_inputs()}
         self._names = [info.name for info in self.outputs]
 
     def run(self, inputs: Tensors, wanted: Sequence[str] = ()) -> dict[str, Array]:
@@ -68,24 +72,32 @@ class Graph:
         names = list(wanted) or self._names
         given = {name: _as_given(array) for name, array in inputs.items()}
         try:
-            made = self._session.run(names, given)
+            made = self._forward(names, given)
         except Exception as error:
             raise _run_failed(error) from error
         return {name: _as_made(array) for name, array in zip(names, made, strict=True)}
+
+    def run_by(self, backend: str, forward: Forward) -> None:
+        """Run it by another back-end from now on, which takes and gives the same."""
+        self.backend, self._forward = backend, forward
 
     def warm_up(self) -> None:
         """Run it a few times on zeros, so that no request is the first one. Broken if it fails.
 
         A model with free lengths other than its batch's is left as it is: not every length will do.
         """
+        zeros = self.zeros()
+        for _ in range(WARM_UPS if zeros else 0):
+            self.run(zeros)
+
+    def zeros(self) -> dict[str, Array]:
+        """Inputs of zeros, of one row; none if not every length will do, or they would be very large."""
         if any(None in info.shape[1:] for info in self.inputs):
-            return
+            return {}
         shapes = {info.name: tuple(side or 1 for side in info.shape) for info in self.inputs}
         if sum(int(np.prod(shape)) for shape in shapes.values()) > LARGEST_WARM_UP:
-            return
-        zeros = {info.name: _zeros(info, shapes[info.name]) for info in self.inputs}
-        for _ in range(WARM_UPS):
-            self.run(zeros)
+            return {}
+        return {info.name: _zeros(info, shapes[info.name]) for info in self.inputs}
 
     def check(self, inputs: Tensors, wanted: Sequence[str]) -> None:
         """BadInput, naming what is expected, for inputs or outputs that `run` does not take."""

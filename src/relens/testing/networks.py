@@ -61,6 +61,12 @@ def classifier(*, side_px: int = 64, classes: int = 5, seed: int = 0, activation
     return _saved(nodes, _weights(classes, seed), ["n", 3, side_px, side_px], {"scores": ["n", classes]})
 
 
+def pooler(*, side_px: int = 64) -> bytes:
+    """(n, 3, side, side) to a vector (n, 3), the mean colour: a model without weights."""
+    nodes = [_node("GlobalAveragePool", ["images"], "mean"), _node("Flatten", ["mean"], "vector")]
+    return _saved(nodes, {}, ["n", 3, side_px, side_px], {"vector": ["n", 3]})
+
+
 def scaler(factor: float, *, length: int = 4, rows: str | int = "n") -> bytes:
     """A model that multiplies: `images` (n, length) float32 to `scaled`; and `factor` (1) float32 tells by what."""
     nodes = [_node("Mul", ["images", "by"], "scaled"), _node("Identity", ["by"], "factor")]

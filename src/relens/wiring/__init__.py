@@ -19,8 +19,9 @@ from relens.config import Home, Settings
 from relens.gateway import Gateway, Waiting
 from relens.jobs import run_worker, this_worker
 from relens.jobs.loop import Handler
-from relens.models import Shelf
+from relens.models import Shelf, registry
 from relens.onboarding import Onboarding
+from relens.quantization import DEFAULT_BOUNDS, Bounds, Report, quantize, require_quantizable, unreported
 from relens.recipes import BUILT_IN, Lens, LoadedModel, Pipeline, RecipeBook, built_in
 from relens.runtimes import Dummy, OnnxRuntime, Python, Remote
 from relens.serving import Engine, Engines, InProcess
@@ -124,6 +125,29 @@ class Local(Gateway):
         """Work a plan that was written down off in this process. The plan as it ended."""
         self.work(waiting.plan)
         return self.plan(waiting.plan)
+
+    def quantize(
+        self,
+        model: str,
+        calibrate: str | Path,
+        *,
+        pictures: int = 300,
+        bounds: Bounds = DEFAULT_BOUNDS,
+        report: Report = unreported,
+    ) -> dict[str, Any]:
+        """A model in int8 as a new version: the version with its fidelity, and whether it was `made` or there already.
+
+        calibrate  a gallery or a folder; up to so many `pictures` of it are read, of which every fourth is kept to
+                   compare the two versions on
+        report     is told pictures that are done, and pictures in all
+
+        Conflict, and no version, if it does not reach the bounds.
+        """
+        with self._catalog.read() as tx:
+            original = registry.resolve(tx, model)
+        require_quantizable(original)
+        done = quantize(self.parts.onboarding, original, self.sample(calibrate, original, pictures), bounds, report)
+        return {**self.model(done.artifact.reference), "made": done.made}
 
     def work(self, plan: int) -> None:
         """Work a plan off in this process, until it is over."""

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -31,14 +30,20 @@ AHEAD = 2
 log = structlog.get_logger(__name__)
 
 
-def host_models(folder: ModelFolder, options: Options | None = None, settings: Settings | None = None) -> Hosting:
+def host_models(
+    folder: ModelFolder,
+    options: Options | None = None,
+    settings: Settings | None = None,
+    cache: Path | None = None,
+) -> Hosting:
     """A server of the models in a folder, not begun. Raises why nothing can be served from there.
 
     options   by default as the settings say
+    cache     for what can be made again; by default that of the user
     """
     folder.check()
     given = settings or config.without_home()
-    return Hosting(folder, partial(_engine_argv, given), options or options_of(given))
+    return Hosting(folder, _Starting(given, cache or default_cache()), options or options_of(given))
 
 
 def hosted_beside(parts: Parts) -> Hosting | None:
@@ -51,7 +56,8 @@ def hosted_beside(parts: Parts) -> Hosting | None:
     if not given:
         return None
     location = given if "://" in given else parts.home.path / Path(given).expanduser()
-    return host_models(open_models(location, settings.blob_store, parts.home.cache / "models"), settings=settings)
+    cache = parts.home.cache
+    return host_models(open_models(location, settings.blob_store, cache / "models"), settings=settings, cache=cache)
 
 
 def options_of(settings: Settings) -> Options:
@@ -81,7 +87,7 @@ def run_models(location: str, *, port: int | None, poll_s: float | None, ready: 
     """Serve the models at a path or URL, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
     settings = config.without_home()
     options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
-    hosting = host_models(open_models(location, settings.blob_store, default_cache()), options, settings)
+    hosting = host_models(open_models(location, settings.blob_store, default_cache() / "models"), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
         app = create_models_app(hosting, max_bytes=settings.limits.max_bytes, allowed_hosts=LOOPBACK)
         server = uvicorn.Config(
@@ -94,9 +100,9 @@ def run_models(location: str, *, port: int | None, poll_s: float | None, ready: 
 
 
 def default_cache() -> Path:
-    """Where copies of far models are kept without a home: XDG_CACHE_HOME, else `~/.cache`."""
+    """Where is kept, without a home, what can be had again: XDG_CACHE_HOME, else `~/.cache`."""
     named = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(named) if Path(named).is_absolute() else Path("~/.cache").expanduser()) / "relens" / "models"
+    return (Path(named) if Path(named).is_absolute() else Path("~/.cache").expanduser()) / "relens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +122,32 @@ PROFILES = {
 }
 
 
-def _engine_argv(settings: Settings, model: str, file: Path, digest: str, urgent: bool) -> Sequence[str]:
-    how = settings.models.serve.get(model, ServedModel())
-    profile, cores = PROFILES[how.profile], os.cpu_count() or 1
-    way = {
-        "threads": cores,
-        "rows": how.batch or profile.rows,
-        "delay_s": (profile.delay_ms if how.delay_ms is None else how.delay_ms) / 1000,
-        "sizes": sorted(how.sizes),
-        "nice": profile.nice,
-    }
-    given = {
-        "--model": file,
-        "--digest": digest,
-        "--cores": profile.cores or cores,
-        "--queue": how.queue or settings.server.queue,
-        "--way": json.dumps(way),
-        "--limits": json.dumps(settings.limits.model_dump()),
-    }
-    words = [str(part) for pair in given.items() for part in pair]
-    return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]
+@dataclass(frozen=True, slots=True)
+class _Starting:
+    """Arguments of engine processes, by the settings; `cache` is for what can be made again."""
+
+    settings: Settings
+    cache: Path
+
+    def __call__(self, model: str, file: Path, digest: str, urgent: bool) -> Sequence[str]:
+        how = self.settings.models.serve.get(model, ServedModel())
+        profile, cores = PROFILES[how.profile], os.cpu_count() or 1
+        way = {
+            "threads": cores,
+            "rows": how.batch or profile.rows,
+            "delay_s": (profile.delay_ms if how.delay_ms is None else how.delay_ms) / 1000,
+            "sizes": sorted(how.sizes),
+            "nice": profile.nice,
+        }
+        given = {
+            "--model": file,
+            "--digest": digest,
+            "--cores": profile.cores or cores,
+            "--backend": how.backend,
+            "--cache": self.cache / "openvino",
+            "--queue": how.queue or self.settings.server.queue,
+            "--way": json.dumps(way),
+            "--limits": json.dumps(self.settings.limits.model_dump()),
+        }
+        words = [str(part) for pair in given.items() for part in pair]
+        return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]
