@@ -18,7 +18,9 @@ from bench import (
     http_search,
     importing,
     ivf,
+    load,
     memory,
+    peer_pictures,
     peer_tensors,
     peers,
     reimport,
@@ -51,6 +53,8 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "faces": faces.measure,
     "swap": swap.measure,
     "peers": peer_tensors.measure,
+    "pictures": peer_pictures.measure,
+    "load": load.measure,
 }
 
 

@@ -7,6 +7,7 @@ from when it should have been sent.
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import random
 import select
@@ -104,6 +105,12 @@ def ask(order: Order, read: Callable[[], float] = lambda: 0.0) -> Taken:
     return Taken(seconds, failed, took_s, client_s, spent)
 
 
+def arrivals(rate: float, count: int, seed: int) -> list[float]:
+    """Seconds at which so many requests come at random, at a rate; for a seed always the same."""
+    chance = random.Random(seed)
+    return list(itertools.accumulate(chance.expovariate(rate) for _ in range(count)))
+
+
 class _Connection:
     def __init__(self, way: Way) -> None:
         self.wire = way.wire()
@@ -160,11 +167,8 @@ class _Asking:
 
     def open(self, rate: float) -> None:
         """So many requests at random times."""
-        chance = random.Random(self._order.seed)
-        due, at = [], time.perf_counter() + 0.01
-        for _ in range(self._order.count):
-            at += chance.expovariate(rate)
-            due.append(at)
+        begun = time.perf_counter() + 0.01
+        due = [begun + at for at in arrivals(rate, self._order.count, self._order.seed)]
         while len(self.seconds) + self.failed < self._order.count:
             while self._idle and self._begun < len(due) and due[self._begun] <= time.perf_counter():
                 self._begin(self._idle.popleft(), due[self._begun], taken=True)

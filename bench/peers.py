@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,7 +36,11 @@ from bench.figures import Setup
 THEIRS = Path(__file__).parent / "theirs"
 SAME = ("onnxruntime", "pillow", "simplejpeg")
 """What peers have in the version that is here; numpy is what each can use."""
-PACKAGES = {"triton": "nvidia-pytriton==0.7.0", "mlserver": "mlserver==1.7.1", "litserve": "litserve==0.2.19"}
+PACKAGES = {
+    "triton": ("nvidia-pytriton==0.7.0",),
+    "mlserver": ("mlserver==1.7.1", "uvloop<0.22"),  # whose workers do not start with a later one
+    "litserve": ("litserve==0.2.19", "python-multipart"),
+}
 CORES = os.cpu_count() or 1
 READY_TIMEOUT_S = 120.0
 POLL_S = 0.05
@@ -64,14 +69,14 @@ class Running:
 
 def install(folder: Path) -> None:
     """Make the environments that are not there yet."""
-    for name, package in PACKAGES.items():
+    for name, packages in PACKAGES.items():
         environment = folder / "peers" / name
         if not (environment / ".installed").exists():
             shutil.rmtree(environment, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
             same = [f"{one}=={metadata.version(one)}" for one in SAME]
             pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-            subprocess.run([*pip, package, *same], check=True)
+            subprocess.run([*pip, *packages, *same], check=True)
             (environment / ".installed").touch()
 
 
@@ -114,7 +119,7 @@ def triton(setup: Setup, work: Work) -> Iterator[Running]:
     environment = setup.folder / "peers" / "triton"
     packages = next((environment / "lib").glob("python*/site-packages"))
     server = packages / "pytriton" / "tritonserver"
-    root = _fresh(setup, "triton")
+    root = _fresh(setup, "triton", work)
     _triton_model(root / "models", work)
     backends = root / "backends"
     shutil.copytree(server / "backends", backends)
@@ -125,6 +130,7 @@ def triton(setup: Setup, work: Work) -> Iterator[Running]:
         str(server / "bin" / "tritonserver"),
         f"--model-repository={root / 'models'}",
         f"--backend-directory={backends}",
+        f"--backend-config=python,shm-region-prefix-name={root.name}-{os.getpid()}",
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         "--http-address=127.0.0.1",
@@ -172,7 +178,7 @@ def _triton_model(models: Path, work: Work) -> None:
 @contextlib.contextmanager
 def mlserver(setup: Setup, work: Work) -> Iterator[Running]:
     """MLServer with one model, named as Triton's."""
-    root = _fresh(setup, "mlserver")
+    root = _fresh(setup, "mlserver", work)
     http, grpc = homes.free_port(), homes.free_port()
     alone = isinstance(work, Tensors)
     settings = {
@@ -195,6 +201,7 @@ def mlserver(setup: Setup, work: Work) -> Iterator[Running]:
     (root / "model-settings.json").write_text(json.dumps(model))
     argv = [str(setup.folder / "peers" / "mlserver" / "bin" / "mlserver"), "start", "."]
     with _running(argv, {"PYTHONPATH": str(THEIRS)}, root, f"http://127.0.0.1:{http}/v2/health/ready") as process:
+        _wait_listening(grpc)  # which may come last
         yield Running(process.pid, http, grpc)
 
 
@@ -206,7 +213,7 @@ def litserve(setup: Setup, work: Work) -> Iterator[Running]:
     """LitServe at `/predict`, for pictures alone."""
     if isinstance(work, Tensors):
         raise TypeError("LitServe has no protocol of tensors")
-    root, http = _fresh(setup, "litserve"), homes.free_port()
+    root, http = _fresh(setup, "litserve", work), homes.free_port()
     python = setup.folder / "peers" / "litserve" / "bin" / "python"
     argv = [str(python), str(THEIRS / "litserve_app.py"), str(http), str(CORES), str(work.folder), work.way]
     with _running(argv, {}, root, f"http://127.0.0.1:{http}/health") as process:
@@ -242,8 +249,8 @@ PEERS: Mapping[str, Callable[[Setup, Work], contextlib.AbstractContextManager[Ru
 # -- processes
 
 
-def _fresh(setup: Setup, name: str) -> Path:
-    root = setup.folder / "peers" / "run" / name
+def _fresh(setup: Setup, name: str, work: Work) -> Path:
+    root = setup.folder / "peers" / "run" / f"{name}-{work.name if isinstance(work, Tensors) else work.way}"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     return root
@@ -272,6 +279,19 @@ def _wait_ready(process: subprocess.Popen, url: str, log: Path) -> None:
             return
         time.sleep(POLL_S)
     raise RuntimeError(f"{process.args[0]} was not ready within {READY_TIMEOUT_S:g} s: {log.read_text()[-2000:]}")
+
+
+def _wait_listening(port: int) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+        else:
+            return
 
 
 def _end(process: subprocess.Popen) -> None:
