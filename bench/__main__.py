@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    connections,
     decode,
     detector,
     document,
@@ -55,6 +56,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "peers": peer_tensors.measure,
     "pictures": peer_pictures.measure,
     "load": load.measure,
+    "connections": connections.measure,
 }
 
 
