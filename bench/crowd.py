@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from bench.wire import Http
 
@@ -46,7 +46,7 @@ class Crowd:
     def __init__(self, order: Order) -> None:
         self._order = order
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> Self:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen([sys.executable, "-m", "bench.crowd"], cwd=ROOT, stdin=pipe, stdout=pipe)
         assert self._process.stdin is not None

@@ -37,7 +37,7 @@ def measure(setup: Setup) -> Report:
     count, rounds = setup.choose(3_000, 300), setup.choose(5, 2)
     jpegs = pictures.jpegs(setup.choose(64, 16), seed=7_000_000)
     taken, ideal = [], []
-    with peers.relens(setup, peer_pictures.served(setup, "load")) as server:
+    with peers.relens(peer_pictures.served(setup, "load")) as server:
         way = peer_pictures.looking(server.http, jpegs)
         ask(Order(way, count // 4))
         for number in range(rounds):

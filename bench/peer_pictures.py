@@ -42,7 +42,7 @@ def measure(setup: Setup) -> Report:
     _, model = homes.load(setup)
     chain = _chain(model.artifact)
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(peers.relens(setup, root))
+        ours = stack.enter_context(peers.relens(root))
         remarks.append(f"relens runs it by {_backend(ours)}")
         ways: dict[str, tuple[Running, Way]] = {OURS: (ours, looking(ours.http, jpegs))}
         for name, start in peers.PEERS.items():
@@ -160,9 +160,7 @@ def _report(rounds: Sequence[Mapping[str, Taken]], bare: Sequence[float], remark
     figures = [figure for name in names for figure in _beside(rounds, name)]
     one, two, alone = _cpu(rounds, ONE_CORE), _cpu(rounds, OURS), statistics.median(bare)
     cores = statistics.median(some[OURS].cpu_s / some[ONE_CORE].cpu_s for some in rounds)
-    whole = statistics.median(
-        limit / some[ONE_CORE].cpu_s for some, limit in zip(rounds, bare, strict=True)
-    )
+    whole = statistics.median(limit / some[ONE_CORE].cpu_s for some, limit in zip(rounds, bare, strict=True))
     figures += [
         Figure(
             "CPU for a picture on two cores",

@@ -40,7 +40,7 @@ def measure(setup: Setup) -> Report:
     remarks = [why for name in ("triton", "mlserver") if (why := peers.missing(setup, name))]
     with contextlib.ExitStack() as stack:
         ways: dict[str, tuple[Running, Way]] = {}
-        ours = stack.enter_context(peers.relens(setup, root))
+        ours = stack.enter_context(peers.relens(root))
         ways[RELENS_HTTP] = ours, binary(ours.http)
         if ours.grpc is None:
             remarks.append("relens is not asked over gRPC: `relens up` has no --grpc-port")

@@ -3,10 +3,9 @@
 All run the same ONNX file in the same version of onnxruntime: one thread each, no spinning, as many workers as cores.
 
 Triton    the server inside the wheel `nvidia-pytriton`, which has the Python back-end and no other: onnxruntime runs in
-          it, one instance for each core. Metrics and logs of requests are off, no dynamic batching. A back-end in C++
-          would be faster with tensors by what Python costs, some 0.1 ms a request
-MLServer  a custom `MLModel`. Parallel workers for pictures; none for small tensors, which then take a third of the time.
-          Without logs of requests and compression
+          it, one instance for each core. No metrics, no log of requests, no dynamic batching
+MLServer  a custom `MLModel`. As many parallel workers as cores for pictures; none for small tensors, which with them
+          take more than twice as much CPU. No metrics, no log of requests, no compression
 LitServe  a `LitAPI` with one worker for each core and the fast queue (ZeroMQ); pictures are uploaded as files
 """
 
@@ -224,7 +223,7 @@ def litserve(setup: Setup, work: Work) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def relens(setup: Setup, root: Path) -> Iterator[Running]:
+def relens(root: Path) -> Iterator[Running]:
     """`relens up` on a folder of models, with its usual settings, and gRPC if it has that."""
     words, grpc = [], None
     if _has_grpc():

@@ -1,4 +1,4 @@
-"""Requests as bytes on a connection, HTTP/1.1 and gRPC: as little as a client can do, so that it is not what is measured.
+"""Requests as bytes on a connection, HTTP/1.1 and gRPC: as little as a client can do, so that it is not measured.
 
 A connection has one request at a time. What the answer says is not read, only whether it is one: status 200, or over
 gRPC a message. gRPC is HTTP/2 (RFC 9113) with headers that are never compressed (RFC 7541, literals).

@@ -1,4 +1,4 @@
-"""LitServe with a JPEG in, as an uploaded file, and its best names out as JSON: `litserve_app.py PORT WORKERS FOLDER WAY`."""
+"""LitServe: an uploaded JPEG in, its best names out as JSON. `litserve_app.py PORT WORKERS FOLDER WAY`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Api(litserve.LitAPI):
         super().__init__()
         self._given = folder, way
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str) -> None:  # noqa: ARG002 - litserve calls it
         self._looker = Looker(*self._given)
 
     def decode_request(self, request):
