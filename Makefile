@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 DEMO   ?=
 PORT   ?= 8080
 
-.PHONY: setup demo test lint bench up format clean
+.PHONY: setup demo test lint bench up format protos clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,11 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What src/relens/rpc loads; after a change of a .proto.
+protos: $(STAMP)
+	cd src/relens/rpc/protos && $(abspath $(BIN)/python) -m grpc_tools.protoc -I . --include_imports \
+		--descriptor_set_out=descriptors.binpb *.proto
 
 bench: $(STAMP)
 	$(BIN)/python -m bench

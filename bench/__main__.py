@@ -26,6 +26,7 @@ from bench import (
     peers,
     reimport,
     round_trip,
+    rpc,
     search,
     size,
     swap,
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "pictures": peer_pictures.measure,
     "load": load.measure,
     "connections": connections.measure,
+    "rpc": rpc.measure,
 }
 
 

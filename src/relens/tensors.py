@@ -95,10 +95,17 @@ def from_bytes(data: bytes | bytearray | memoryview, datatype: str, shape: Seque
         return _elements(view, count, shape)
     if len(view) != count * dtype.itemsize:
         raise _wrong_size(f"{len(view):,} bytes", datatype, shape, f"{count * dtype.itemsize:,}")
+    if datatype == "BOOL" and count and np.frombuffer(view, np.uint8).max() > 1:
+        raise BadInput("tensors.bad-bool", "a byte of BOOL is 0 or 1")
+    return shaped(np.frombuffer(view, dtype), shape)
+
+
+def shaped(array: Array, shape: Sequence[int]) -> Array:
+    """The elements in that shape. BadInput for one that no array can have, of nothing, with too many or long sides."""
     try:
-        return np.frombuffer(view, dtype).reshape(shape)
-    except ValueError as error:  # of nothing, in more sides or larger ones than an array has
-        raise BadInput("tensors.bad-shape", f"{list(shape)} is no shape of a tensor: {error}") from error
+        return array.reshape(shape)
+    except ValueError as error:
+        raise BadInput("tensors.bad-shape", f"{str(list(shape))[:80]} is no shape of a tensor: {error}") from error
 
 
 def pack(tensors: Tensors) -> tuple[list[list[Any]], bytes]:
@@ -137,7 +144,7 @@ def _elements(view: memoryview, count: int, shape: Sequence[int]) -> Array:
         raise _wrong_size(f"{len(view):,} bytes with {len(found)} elements", BYTES, shape, f"{count} elements")
     array = np.empty(count, object)
     array[:] = found
-    return array.reshape(shape)
+    return shaped(array, shape)
 
 
 def _wrong_size(given: str, datatype: str, shape: Sequence[int], wanted: str) -> BadInput:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -13,11 +14,17 @@ import sys
 import threading
 import time
 
+import grpc
 import httpx
+import numpy as np
+import ovmsclient
 import psutil
 import pytest
+import tritonclient.grpc as triton
 import yaml
+from ovmsclient.tfs_compat.base.errors import InvalidInputError
 
+from relens.rpc.messages import MODEL, methods
 from relens.testing import networks
 from relens.testing.pictures import draw
 from relens.testing.stores import KEY, SECRET, s3_server, webdav_server
@@ -28,21 +35,32 @@ def server(tmp_path):
     """A folder with version 1 of `scale`, the server of it, and its URL."""
     root = tmp_path / "models"
     put(root, 1, networks.scaler(1))
-    with serving(root) as (process, client):
+    with serving(root) as (process, client, _):
         wait_for(client, {"1": "AVAILABLE"})
         yield root, process, client
 
 
+@pytest.fixture
+def rpc(tmp_path):
+    """The same, and where it answers gRPC."""
+    root = tmp_path / "models"
+    put(root, 1, networks.scaler(1))
+    with serving(root, "--grpc-port", "0") as (process, client, address):
+        wait_for(client, {"1": "AVAILABLE"})
+        yield root, process, client, address
+
+
 @contextlib.contextmanager
 def serving(*arguments, **environment):
-    """A server of models, and a client of it, until the context ends."""
+    """A server of models, a client of it, and where it answers gRPC, until the context ends."""
     command = [sys.executable, "-m", "relens.cli", "up", "--models", *arguments, "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
-    url = next(line.split()[-3].rstrip(",") for line in process.stderr if "until ctrl-C" in line)
+    ready = next(line for line in process.stderr if "until ctrl-C" in line)
+    address, url = re.search(r"(?:gRPC on (\S+), )?(http:\S+),", ready).groups()
     threading.Thread(target=process.stderr.read, daemon=True).start()
     try:
         with httpx.Client(base_url=url, timeout=30) as client:
-            yield process, client
+            yield process, client, address
     finally:
         process.terminate()
         assert process.wait(30) == 0
@@ -68,12 +86,13 @@ def wait_for(client, wanted, model="scale"):
 class Asking:
     """Clients that ask without a pause, half of them in each protocol: factors that they were given, and failures."""
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, address, kinds=None):
+        self.address = address
         self.given = []
         self.failed = []
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(kind,)) for kind in (tfserving, oip) * 2]
+        kinds = kinds or [(over_http, tfserving), (over_http, oip)] * 2
+        self._threads = [threading.Thread(target=self._ask, args=kind) for kind in kinds]
 
     def __enter__(self):
         for thread in self._threads:
@@ -85,13 +104,44 @@ class Asking:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, kind):
-        with httpx.Client(base_url=self.url, timeout=30) as client:
+    def _ask(self, connect, kind):
+        with connect(self.address) as client:
             while not self._over.is_set():
                 try:
                     self.given.append(kind(client))
                 except Exception as error:  # noqa: BLE001 - told to the test
                     self.failed.append(error)
+
+
+def over_http(url):
+    return httpx.Client(base_url=url, timeout=30)
+
+
+def over_grpc(address):
+    return contextlib.nullcontext(ovmsclient.make_grpc_client(address))
+
+
+ROW = np.array([[1, 2, 3, 4]], np.float32)
+
+
+def predicted(client):
+    outputs = client.predict({"images": ROW}, "scale", timeout=30)
+    [factor] = outputs["factor"]
+    assert (outputs["scaled"] == ROW * factor).all()
+    return float(factor)
+
+
+def inferred(client):
+    images = triton.InferInput("images", [1, 4], "FP32")
+    images.set_data_from_numpy(ROW)
+    result = client.infer("scale", [images], client_timeout=30)
+    [factor] = result.as_numpy("factor")
+    assert (result.as_numpy("scaled") == ROW * factor).all()
+    assert result.get_response().model_version == str(int(factor))
+    return float(factor)
+
+
+RPC = [(over_grpc, predicted), (triton.InferenceServerClient, inferred)] * 2
 
 
 def tfserving(client):
@@ -126,18 +176,66 @@ def test_versions_good_and_broken_come_under_load_and_no_request_fails(server):
     assert set(asking.given) == {1.0, 2.0, 4.0}
 
 
+def test_a_version_that_comes_under_load_over_grpc_fails_no_call(rpc):
+    root, _, client, address = rpc
+    with Asking(address, RPC) as asking:
+        for version in (2, 3):
+            put(root, version, networks.scaler(version))
+            wait_for(client, {str(version): "AVAILABLE"})
+            answered(asking, 50)
+    assert asking.failed == []
+    assert set(asking.given) == {1.0, 2.0, 3.0}
+
+
 def test_engines_that_are_killed_under_load_fail_no_request(server):
     _, process, client = server
     with Asking(str(client.base_url)) as asking:
-        for _ in range(3):
-            before = len(asking.given)
-            [engine] = [one for one in psutil.Process(process.pid).children() if "hosted" in " ".join(one.cmdline())]
-            os.kill(engine.pid, signal.SIGKILL)
-            deadline = time.monotonic() + 60
-            while len(asking.given) < before + 50:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+        kill_engines(process, asking)
     assert asking.failed == []
+
+
+def test_engines_that_are_killed_under_load_fail_no_call_over_grpc(rpc):
+    _, process, _, address = rpc
+    with Asking(address, RPC) as asking:
+        kill_engines(process, asking)
+    assert asking.failed == []
+
+
+def kill_engines(process, asking):
+    for _ in range(3):
+        [engine] = [one for one in psutil.Process(process.pid).children() if "hosted" in " ".join(one.cmdline())]
+        before = len(asking.given)
+        os.kill(engine.pid, signal.SIGKILL)
+        answered(asking, 50, before)
+
+
+def answered(asking, count, before=None):
+    """Wait until so many more were answered."""
+    before = len(asking.given) if before is None else before
+    deadline = time.monotonic() + 60
+    while len(asking.given) < before + count:
+        assert time.monotonic() < deadline, asking.failed[:1]
+        time.sleep(0.02)
+
+
+def test_a_picture_is_taken_over_grpc_by_both_protocols(rpc):
+    root, _, client, address = rpc
+    put(root, 1, networks.classifier(), model="looks")
+    wait_for(client, {"1": "AVAILABLE"}, model="looks")
+    picture = draw(1)
+    row = {"b64": base64.b64encode(picture).decode()}
+    [expected] = client.post("/v1/models/looks:predict", json={"instances": [row]}).json()["predictions"]
+    tensorflow = ovmsclient.make_grpc_client(address)
+    assert tensorflow.predict({"images": picture}, "looks")[0] == pytest.approx(expected, abs=1e-6)
+    images = triton.InferInput("images", [1], "BYTES")
+    images.set_data_from_numpy(np.array([picture], object))
+    with triton.InferenceServerClient(address) as inference:
+        [name] = [one.name for one in inference.get_model_metadata("looks").outputs]
+        result = inference.infer("looks", [images])
+        assert result.as_numpy(name)[0] == pytest.approx(expected, abs=1e-6)
+        assert inference.get_inference_statistics("looks").model_stats[0].inference_count == 3
+    with pytest.raises(InvalidInputError, match="picture 0"):
+        tensorflow.predict({"images": b"no picture"}, "looks")
 
 
 def test_a_picture_is_taken_by_both_protocols(server):
@@ -183,6 +281,48 @@ def test_health_and_metrics_tell_how_it_is(server):
     assert model["versions"][0]["memory_bytes"] > 10_000_000
 
 
+def test_what_is_served_is_said_over_grpc(rpc):
+    root, _, client, address = rpc
+    put(root, 2, networks.scaler(2))
+    wait_for(client, {"2": "AVAILABLE"})
+    reload(address, {"name": "scale", "model_version_policy": {"all": {}}})
+    wait_for(client, {"2": "AVAILABLE", "1": "AVAILABLE"})
+    one = {"name": "scale", "model_version_policy": {"specific": {"versions": [1]}}, "version_labels": {"gold": 1}}
+    reload(address, one)
+    wait_for(client, {"1": "AVAILABLE"})
+    assert predicted(ovmsclient.make_grpc_client(address)) == 1.0
+    assert client.get("/v1/models/scale/labels/gold").status_code == 200
+    with pytest.raises(grpc.RpcError) as caught:
+        reload(address, {"name": "none"})
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    reload(address)
+    wait_for(client, {})
+
+
+def reload(address, *models):
+    request, answer = methods(MODEL)["HandleReloadConfigRequest"]
+    asked = request(config={"model_config_list": {"config": models}}).SerializeToString()
+    with grpc.insecure_channel(address) as channel:
+        told = answer.FromString(channel.unary_unary(f"/{MODEL}/HandleReloadConfigRequest")(asked, timeout=30))
+    assert told.status.error_code == 0
+
+
+def test_a_grpc_port_that_is_taken_is_a_conflict_and_says_so(rpc):
+    root, _, _, address = rpc
+    taken = address.rpartition(":")[2]
+    command = [sys.executable, "-m", "relens.cli", "up", "--models", root, "--port", "0", "--grpc-port", taken]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "choose another with --grpc-port" in done.stderr
+
+
+def test_a_grpc_port_without_models_is_refused(tmp_path):
+    command = [sys.executable, "-m", "relens.cli", "up", "--grpc-port", "0", "--home", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "--models" in done.stderr
+
+
 def test_models_on_s3_are_served_with_what_the_environment_says_and_on_when_the_store_is_away(tmp_path):
     with s3_server() as store:
         url = store.url()
@@ -193,7 +333,7 @@ def test_models_on_s3_are_served_with_what_the_environment_says_and_on_when_the_
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "XDG_CACHE_HOME": str(tmp_path / "cache"),
         }
-        with serving(url, "--poll", "0.1", **environment) as (process, client):
+        with serving(url, "--poll", "0.1", **environment) as (process, client, _):
             wait_for(client, {"1": "AVAILABLE"})
             store.write(url, "scale/2/model.onnx", networks.scaler(2))
             wait_for(client, {"2": "AVAILABLE"})
@@ -215,7 +355,7 @@ def test_models_on_webdav_are_served_for_user_and_password_of_the_environment(tm
             "RELENS__BLOB_STORE__SECRET": SECRET,
             "XDG_CACHE_HOME": str(tmp_path / "cache"),
         }
-        with serving(url, **environment) as (_, client):
+        with serving(url, **environment) as (_, client, _):
             wait_for(client, {"1": "AVAILABLE"})
             assert tfserving(client) == 1.0
 

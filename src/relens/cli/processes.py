@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relens import serving, wiring
+from relens import config, serving, wiring
 from relens.cli.output import DONE, INTERRUPTED, HomeOption, say
 from relens.errors import BadInput
 from relens.jobs import parent_is_gone, run_worker, this_worker
@@ -32,6 +32,10 @@ def up(
             help="Serve the models of this folder, <name>/<version>/model.onnx, and nothing else.",
         ),
     ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=0, max=65535, help="Serve --models over gRPC as well; 0 takes a free port."),
+    ] = None,
     poll: Annotated[
         float | None, typer.Option("--poll", min=0.1, help="Seconds from one look at --models to the next; 1.")
     ] = None,
@@ -39,9 +43,9 @@ def up(
 ) -> int:
     """Serve the home over HTTP on this machine, and run its workers, until ctrl-C; or a folder of models."""
     if models is not None:
-        return _up_models(models, port, poll, home)
-    if poll is not None:
-        raise BadInput("cli.bad-options", "--poll goes with --models")
+        return _up_models(models, port, grpc_port, poll, home)
+    if grpc_port is not None or poll is not None:
+        raise BadInput("cli.bad-options", f"{'--poll' if grpc_port is None else '--grpc-port'} goes with --models")
     from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
 
     parts = wiring.open_parts(home)
@@ -50,14 +54,19 @@ def up(
     return DONE
 
 
-def _up_models(models: str, port: int | None, poll_s: float | None, home: Path | None) -> int:
+def _up_models(models: str, port: int | None, grpc_port: int | None, poll_s: float | None, home: Path | None) -> int:
     from relens.wiring.models import run_models  # noqa: PLC0415 - as above
 
     if home is not None:
         raise BadInput("cli.bad-options", "--models serves a folder alone, without a home", hint="leave --home out")
-    start_logging("info", "json", for_good=True)
-    told = f"relens serves the models of {models}"
-    run_models(models, port=port, poll_s=poll_s, ready=lambda url: say(f"{told}: {url}, until ctrl-C"))
+    logs = config.without_home().logs
+    start_logging(logs.level, logs.format, for_good=True)
+
+    def ready(url: str, grpc: str | None) -> None:
+        also = "" if grpc is None else f" gRPC on {grpc},"
+        say(f"relens serves the models of {models}:{also} {url}, until ctrl-C")
+
+    run_models(models, port=port, grpc_port=grpc_port, poll_s=poll_s, ready=ready)
     return DONE
 
 

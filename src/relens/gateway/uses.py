@@ -258,7 +258,7 @@ class Gateway(Asking, Keeping, Exporting, Sampling):
         problems = []
         try:
             with self._catalog.read() as tx:
-                if not registry.every(tx):
+                if not registry.every(tx) and not self._settings.models.folder:
                     problems.append("no model: run `relens model fetch imagenet`")
         except Broken as error:
             problems.append(str(error))

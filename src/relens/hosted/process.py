@@ -19,9 +19,11 @@ from typing import Any
 from relens.errors import Broken, Busy, RelensError
 from relens.hosted.model import Model
 from relens.hosted.running import Request, Runner, Way
+from relens.hosted.warming import run_recorded
 from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frame
 from relens.runtimes.graph import Graph
 from relens.runtimes.queue import WorkQueue
+from relens.telemetry import start_logging
 from relens.tensors import TensorInfo
 
 PIECE = 1 << 20
@@ -39,7 +41,9 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--queue", type=int, default=64)
     parser.add_argument("--way", type=json.loads, default={})
     parser.add_argument("--limits", type=json.loads, default={})
+    parser.add_argument("--logs", nargs=2, metavar=("LEVEL", "FORMAT"), default=("info", "json"))
     given = parser.parse_args(argv)
+    start_logging(*given.logs, for_good=True)
     connection = socket.socket(fileno=given.fd)
     way = Way(**{**given.way, "sizes": tuple(given.way.get("sizes", ()))})
     try:
@@ -95,6 +99,7 @@ def _load(given: argparse.Namespace, way: Way) -> Model:
         streams = 1 if way.rows > 1 else way.threads
         choose_backend(graph, file, given.backend, cores=given.cores, streams=streams, cache=given.cache)
     graph.warm_up()
+    run_recorded(model, file.parent)
     return model
 
 

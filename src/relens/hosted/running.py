@@ -187,7 +187,8 @@ class Runner:
         """Send what a request asked for: it was run from `begun` to `ended`, with so many rows."""
         said, body = ready.prepared.finish(outputs)
         waited_s = begun - ready.request.since - ready.took_s
-        timings = {"queue": waited_s * 1e3, "prepare": ready.took_s * 1e3, "run": (ended - begun) * 1e3}
+        phases = {"queue": waited_s, "prepare": ready.took_s, "run": ended - begun}
+        timings = {name: round(seconds * 1e3, 3) for name, seconds in phases.items()}
         self._outlet.send({"id": ready.request.id, **said, "timings_ms": timings, "rows": rows}, body)
 
     def _expire(self, ready: _Ready) -> None:

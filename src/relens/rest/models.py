@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 from fastapi import FastAPI
@@ -20,21 +20,27 @@ from relens.rest.looking import looking_routes
 from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
 from relens.serving.served import ModelServer, status_of
+from relens.serving.tallies import counted
 from relens.telemetry import MODEL_MEMORY, MODEL_STATE, MODEL_WAITING, REGISTRY
 
 NOT_READY = 503
 
 
-class Opened(ModelServer, Protocol):
-    """A server of models that lives as long as the application."""
+class Lived(Protocol):
+    """What lives as long as the application."""
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
 
+class Opened(ModelServer, Lived, Protocol):
+    """A server of models that does."""
+
+
 def model_routes(server: ModelServer, *, max_bytes: int) -> list[BaseRoute]:
-    """The routes of both protocols, and of pictures as they are."""
+    """The routes of both protocols, and of pictures as they are, over one count of what they ask."""
+    server = counted(server)
     doors = (looking_routes, tfserving_routes, oip_routes)  # `{model}` of the second takes a colon and what follows
     return [route for door in doors for route in door(server, max_bytes=max_bytes)]
 
@@ -66,22 +72,24 @@ class _OfServed(BaseRoute):
         await self._route.handle(scope, receive, send)
 
 
-def life_of(server: Opened) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """The server's life as that of an application."""
+def life_of(*parts: Lived) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """The lives of parts as that of an application: they are opened in this order, and closed in the other."""
 
     @asynccontextmanager
     async def life(_app: Any) -> AsyncIterator[None]:
-        await server.open()
-        try:
+        async with AsyncExitStack() as stack:
+            for part in parts:
+                await part.open()
+                stack.push_async_callback(part.close)
             yield
-        finally:
-            await server.close()
 
     return life
 
 
-def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence[str] | None = None) -> Starlette:
-    """An application that serves nothing but models, with health and metrics."""
+def create_models_app(
+    server: ModelServer, *parts: Lived, max_bytes: int, allowed_hosts: Sequence[str] | None = None
+) -> Starlette:
+    """An application that serves nothing but models, with health and metrics. The parts live as long as it does."""
     routes = [
         *model_routes(server, max_bytes=max_bytes),
         Route("/health/live", _live),
@@ -90,7 +98,7 @@ def create_models_app(server: Opened, *, max_bytes: int, allowed_hosts: Sequence
         Route("/metrics", _metrics(server)),
     ]
     border = [Middleware(Border, allowed_hosts=allowed_hosts)]
-    return Starlette(routes=routes, lifespan=life_of(server), middleware=border)
+    return Starlette(routes=routes, lifespan=life_of(*parts), middleware=border)
 
 
 def missing_models(server: ModelServer) -> list[str]:

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-import time
 import zlib
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -27,20 +23,13 @@ from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.rest.bodies import object_in, read_bounded
 from relens.rest.failures import status_of
 from relens.rest.leaving import unless_gone
-from relens.rest.oip_tensors import BAD_REQUEST, Asked, read_raw, read_request, takes_long, write_answer
-from relens.serving.served import PICTURES, Inferred, ModelServer, Named, Served, State, VersionStatus
-from relens.tensors import BYTES, TensorInfo
+from relens.rest.oip_tensors import read_raw, read_request, takes_long, write_answer
+from relens.serving.codes import QUEUE_FULL
+from relens.serving.oip import BAD_REQUEST, Asked, Said, named_of, not_controlled, number_in
+from relens.serving.served import ModelServer, Named, Served
+from relens.serving.tallies import Counted, counted
 
-EXTENSIONS = [
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "schedule_policy",
-    "statistics",
-]
 HEADER_LENGTH = "Inference-Header-Content-Length"
-QUEUE_FULL = "runtimes.queue-full"
 TOO_MANY_REQUESTS = 429
 NOT_READY = 503
 SMALL_BYTES = 64 * 1024
@@ -52,16 +41,6 @@ WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """What zlib calls the codings of HTTP; its `deflate` is zlib's own form."""
 NOT_TAKEN = re.compile(r"q\s*=\s*0(\.0*)?")
 THREADS = 4
-BATCH_TOLD = 1024
-"""Triton's clients want a bound on batches to split them by. There is none but the size of a body."""
-REPOSITORY_STATES: Mapping[State, str] = {
-    "START": "LOADING",
-    "LOADING": "LOADING",
-    "AVAILABLE": "READY",
-    "UNLOADING": "UNLOADING",
-    "END": "UNAVAILABLE",
-}
-
 Handler = Callable[[Request], Awaitable[Response]]
 Done = TypeVar("Done")
 
@@ -71,8 +50,8 @@ def oip_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
 
     max_bytes   of a request's body, as it is sent and inflated; a larger one is refused with 413 while it is read
     """
-    tallies: Tallies = defaultdict(_Tally)
-    told, door = _Told(server, tallies, max_bytes), _Inferring(server, tallies, max_bytes)
+    server = counted(server)
+    told, door = _Told(server, max_bytes), _Inferring(server, max_bytes)
     bases = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
     paths: list[tuple[str, str, Handler]] = [
         *((f"{base}/infer", "POST", door.infer) for base in bases),  # first, as paths are tried in this order
@@ -120,61 +99,27 @@ class _Endpoint:
             raise BadInput("rest.method", f"{self.path} does not take {asked}", hint=f"use {self._method}")
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What a version has done since the door opened. Changed on the event loop alone."""
-
-    inferred: int = 0
-    last_ms: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    taken_ns: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-
-    def add(self, outcome: str, took_ns: float) -> None:
-        self.counts[outcome] += 1
-        self.taken_ns[outcome] += int(took_ns)
-
-    def durations(self) -> dict[str, dict[str, int]]:
-        names = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit")
-        return {name: {"count": self.counts.get(name, 0), "ns": self.taken_ns.get(name, 0)} for name in names}
-
-
-Tallies = defaultdict[tuple[str, int], _Tally]
-
-
 class _Told:
-    """What is said of the server and its models. Reads them; changes nothing."""
+    """What is said of the server and its models."""
 
-    def __init__(self, server: ModelServer, tallies: Tallies, max_bytes: int) -> None:
+    def __init__(self, server: Counted, max_bytes: int) -> None:
+        self._said = Said(server)
         self._server = server
-        self._tallies = tallies
         self._max_bytes = max_bytes
 
     async def server(self, _request: Request) -> Response:
-        return JSONResponse({"name": "relens", "version": metadata.version("relens"), "extensions": EXTENSIONS})
+        return JSONResponse(self._said.server())
 
     async def live(self, _request: Request) -> Response:
         return JSONResponse({"live": True})
 
     async def ready(self, _request: Request) -> Response:
-        """Ready if every model is; one whose versions were all taken away is none."""
-        missing = [model for model in self._server.models() if not _answers(self._server.versions(model))]
-        if missing:
+        if missing := self._said.unready():
             return JSONResponse({"ready": False, "error": f"not available: {', '.join(missing)}"}, NOT_READY)
         return JSONResponse({"ready": True})
 
     async def model(self, request: Request) -> Response:
-        served = self._server.describe(_named(request))
-        versions = [str(version) for version in self._available(served.model)]
-        return JSONResponse(
-            {
-                "name": served.model,
-                "versions": versions,
-                "platform": served.backend,
-                "inputs": [_metadata(info) for info in served.inputs],
-                "outputs": [_metadata(info) for info in served.outputs],
-                **({} if served.pictures is None else {"properties": {PICTURES: served.pictures}}),
-            }
-        )
+        return JSONResponse(self._said.model(_named(request)))
 
     async def model_ready(self, request: Request) -> Response:
         named = _named(request)
@@ -187,61 +132,34 @@ class _Told:
         return JSONResponse({**said, "ready": True})
 
     async def config(self, request: Request) -> Response:
-        return JSONResponse(_config(self._server.describe(_named(request))))
+        return JSONResponse(self._said.config(_named(request)))
 
     async def all_stats(self, _request: Request) -> Response:
-        return JSONResponse({"model_stats": [one for model in self._server.models() for one in self._stats(model)]})
+        return JSONResponse(self._said.stats())
 
     async def stats(self, request: Request) -> Response:
-        if "version" not in request.path_params:
-            return JSONResponse({"model_stats": self._stats(request.path_params["model"])})
-        served = self._server.describe(_named(request))
-        return JSONResponse({"model_stats": [self._statistics(served.model, served.version)]})
+        return JSONResponse(self._said.stats(_named(request)))
 
     async def index(self, request: Request) -> Response:
         body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
         ready = object_in(body, "the request").get("ready") if body.strip() else False
         if not isinstance(ready, bool | None):
             raise BadInput(BAD_REQUEST, "`ready` of the request is not true or false")
-        listed = [(model, status) for model in self._server.models() for status in self._server.versions(model)]
-        return JSONResponse([_indexed(model, status) for model, status in listed if not ready or _is_available(status)])
+        return JSONResponse(self._said.index(ready=bool(ready)))
 
     async def refused(self, _request: Request) -> Response:
-        raise BadInput(
-            "oip.not-controlled",
-            "models are neither loaded nor unloaded by request",
-            hint="versions follow the folder of models: put the folder of a version there, or take it away",
-        )
+        raise not_controlled()
 
     async def nothing(self, request: Request) -> Response:
         path = request.url.path
         raise Missing("rest.not-found", f"there is nothing at {path}", hint="GET /v2 names the extensions")
 
-    def _available(self, model: str) -> list[int]:
-        return [status.version for status in self._server.versions(model) if _is_available(status)]
-
-    def _stats(self, model: str) -> list[dict[str, Any]]:
-        return [self._statistics(model, version) for version in self._available(model)]
-
-    def _statistics(self, model: str, version: int) -> dict[str, Any]:
-        tally = self._tallies.get((model, version), _Tally())
-        return {
-            "name": model,
-            "version": str(version),
-            "last_inference": tally.last_ms,
-            "inference_count": tally.inferred,
-            "execution_count": tally.counts.get("success", 0),
-            "inference_stats": tally.durations(),
-            "batch_stats": [],
-        }
-
 
 class _Inferring:
     """Bytes in, one forward, bytes out. What takes long with bytes is done in threads of the door's own."""
 
-    def __init__(self, server: ModelServer, tallies: Tallies, max_bytes: int) -> None:
+    def __init__(self, server: Counted, max_bytes: int) -> None:
         self._server = server
-        self._tallies = tallies
         self._max_bytes = max_bytes
         self._threads = CapacityLimiter(THREADS)
 
@@ -250,7 +168,9 @@ class _Inferring:
         served = self._server.describe(named)  # before the body: who cannot be answered need not send it
         body = await self._body(request)
         asked = await self._understand(request, body, served)
-        inferred = await unless_gone(request, self._ask(named, asked, served))
+        names = tuple(one.name for one in asked.outputs)
+        work = self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
+        inferred = await unless_gone(request, work)
         if inferred.version != served.version:
             served = self._server.describe(Named(inferred.model, inferred.version))
         long = takes_long(asked, inferred)
@@ -266,29 +186,13 @@ class _Inferring:
 
     async def _understand(self, request: Request, body: bytes, served: Served) -> Asked:
         given = request.headers.get(HEADER_LENGTH)
-        head_bytes = None if given is None else _number(given.strip())
+        head_bytes = None if given is None else number_in(given.strip())
         if given is not None and head_bytes is None:
             raise BadInput(BAD_REQUEST, f"{HEADER_LENGTH} is {given[:20]!r}, which is no length")
         if head_bytes == 0:
             return read_raw(body, served.inputs)
         long = (len(body) if head_bytes is None else head_bytes) > SMALL_BYTES
         return await self._run(lambda: read_request(body, head_bytes), in_thread=long)
-
-    async def _ask(self, named: Named, asked: Asked, served: Served) -> Inferred:
-        """What the server infers, counted."""
-        names = tuple(one.name for one in asked.outputs)
-        start = time.perf_counter_ns()
-        try:
-            inferred = await self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
-        except RelensError:
-            self._tallies[served.model, served.version].add("fail", time.perf_counter_ns() - start)
-            raise
-        tally = self._tallies[inferred.model, inferred.version]
-        tally.add("success", time.perf_counter_ns() - start)
-        tally.add("compute_infer", inferred.timings_ms.get("run", 0) * 1e6)
-        tally.inferred += _batch(asked, served)
-        tally.last_ms = time.time_ns() // 1_000_000
-        return inferred
 
     async def _response(self, request: Request, answer: bytes, head_bytes: int | None) -> Response:
         headers = {"Vary": "Accept-Encoding"}
@@ -359,71 +263,4 @@ def _failure(error: RelensError, headers: Mapping[str, str], more: Mapping[str, 
 
 
 def _named(request: Request) -> Named:
-    """Which version a path names: digits are its number, anything else a label."""
-    model, version = request.path_params["model"], request.path_params.get("version")
-    if version is None:
-        return Named(model)
-    number = _number(version)
-    return Named(model, label=version) if number is None else Named(model, number)
-
-
-def _number(text: str) -> int | None:
-    """What digits mean, of up to 18 of them."""
-    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
-
-
-def _batch(asked: Asked, served: Served) -> int:
-    """How many rows were asked for: the free first side of the first input; 1 if it has none."""
-    info = served.inputs[0] if served.inputs else None
-    if info is None or info.shape[:1] != (None,) or info.name not in asked.inputs:
-        return 1
-    return next(iter(asked.inputs[info.name].shape), 1)
-
-
-def _is_available(status: VersionStatus) -> bool:
-    return status.state == "AVAILABLE"
-
-
-def _answers(versions: list[VersionStatus]) -> bool:
-    return any(map(_is_available, versions)) or all(one.state == "END" and one.error is None for one in versions)
-
-
-def _indexed(model: str, status: VersionStatus) -> dict[str, str]:
-    ended = "unloaded" if status.state == "END" else ""
-    reason = ended if status.error is None else str(status.error)
-    return {
-        "name": model,
-        "version": str(status.version),
-        "state": REPOSITORY_STATES[status.state],
-        "reason": reason,
-    }
-
-
-def _metadata(info: TensorInfo) -> dict[str, Any]:
-    return {"name": info.name, "datatype": info.datatype, "shape": _sides(info.shape)}
-
-
-def _sides(shape: tuple[int | None, ...]) -> list[int]:
-    return [-1 if side is None else side for side in shape]
-
-
-def _config(served: Served) -> dict[str, Any]:
-    """Triton's ModelConfig as JSON. Where all tensors have a free first side, that is the batch and is left out."""
-    tensors = (*served.inputs, *served.outputs)
-    batched = all(info.shape[:1] == (None,) for info in tensors)
-    return {
-        "name": served.model,
-        "platform": served.backend,
-        "backend": served.backend,
-        "max_batch_size": BATCH_TOLD if batched else 0,
-        "input": [_configured(info, batched=batched) for info in served.inputs],
-        "output": [_configured(info, batched=batched) for info in served.outputs],
-    }
-
-
-def _configured(info: TensorInfo, *, batched: bool) -> dict[str, Any]:
-    kind = "TYPE_STRING" if info.datatype == BYTES else f"TYPE_{info.datatype}"
-    dims = _sides(info.shape[1:] if batched else info.shape)
-    if dims:
-        return {"name": info.name, "data_type": kind, "dims": dims}
-    return {"name": info.name, "data_type": kind, "dims": [1], "reshape": {"shape": []}}  # Triton's way of no sides
+    return named_of(request.path_params["model"], request.path_params.get("version", ""))

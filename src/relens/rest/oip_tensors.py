@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -19,12 +18,21 @@ from numpy.typing import NDArray
 
 from relens.errors import BadInput
 from relens.rest.bodies import object_in
+from relens.serving.classes import classified
+from relens.serving.oip import (
+    BAD_REQUEST,
+    BAD_TENSOR,
+    NAME_SHOWN,
+    Asked,
+    Naming,
+    Wanted,
+    shown,
+    timeout_s_of,
+    wanted_of,
+)
 from relens.serving.served import Inferred, Served
-from relens.tensors import BYTES, DATATYPES, Array, TensorInfo, Tensors, datatype_of, dtype_of, from_bytes, to_bytes
+from relens.tensors import BYTES, DATATYPES, Array, TensorInfo, datatype_of, dtype_of, from_bytes, to_bytes
 
-BAD_REQUEST = "oip.bad-request"
-BAD_TENSOR = "oip.bad-tensor"
-NAME_SHOWN = 60
 TAKES_LONG_ELEMENTS = 4096
 """Elements that become text in about 2 ms; more of them keep the event loop from others."""
 TEXTS = {list: "an array", dict: "an object", str: "a string", int: "an integer", bool: "true or false"}
@@ -42,30 +50,6 @@ T = TypeVar("T")
 _dumped = json.JSONEncoder(separators=(",", ":")).encode
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An output that is asked for: as binary, and as its best `classes` instead of its numbers if that is not 0."""
-
-    name: str
-    binary: bool = False
-    classes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request: inputs by name, and how outputs are wanted; those that are not listed are as `binary` says."""
-
-    inputs: Tensors
-    outputs: tuple[Wanted, ...] = ()
-    binary: bool = False
-    id: str | None = None
-    timeout_s: float | None = None
-
-    def wanted(self, name: str) -> Wanted:
-        """How this output is wanted."""
-        return next((one for one in self.outputs if one.name == name), Wanted(name, self.binary))
-
-
 def read_request(body: bytes, head_bytes: int | None) -> Asked:
     """The request that a body is: `head_bytes` of JSON with binary tensors behind them, or nothing but JSON (None)."""
     end = len(body) if head_bytes is None else head_bytes
@@ -79,7 +63,7 @@ def read_request(body: bytes, head_bytes: int | None) -> Asked:
         _outputs(_field(head, "outputs", list, "the request", []), binary=binary),
         binary,
         _field(head, "id", str, "the request", "") or None,
-        _timeout_s(parameters),
+        timeout_s_of(_field(parameters, "timeout", int, "the request's parameters", 0)),
     )
 
 
@@ -94,10 +78,8 @@ def read_raw(body: bytes, infos: Sequence[TensorInfo]) -> Asked:
     (info,) = infos
     if info.datatype == BYTES:
         return Asked({info.name: _single(info, body)}, binary=True)
-    with _Naming(info.name):
-        return Asked(
-            {info.name: _from_binary(memoryview(body), info.datatype, _raw_shape(info, len(body)))}, binary=True
-        )
+    with Naming(info.name):
+        return Asked({info.name: from_bytes(memoryview(body), info.datatype, _raw_shape(info, len(body)))}, binary=True)
 
 
 def takes_long(asked: Asked, inferred: Inferred) -> bool:
@@ -115,30 +97,13 @@ def write_answer(asked: Asked, inferred: Inferred, served: Served) -> tuple[byte
     parts: list[bytes | memoryview] = []
     for name, given in inferred.outputs.items():
         way = asked.wanted(name)
-        array = _classified(given, way, served) if way.classes else given
+        array = classified(given, name, way.classes, served) if way.classes else given
         outputs.append(_written(array, way, parts))
     head = {"model_name": inferred.model, "model_version": str(inferred.version)}
     if asked.id is not None:
         head["id"] = asked.id
     text = _with_more(head, f'"outputs":[{",".join(outputs)}]').encode()
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
-
-
-def best_classes(rows: Array, count: int, labels: Sequence[str]) -> Array:
-    """(n, k) bytes, "score:index" or "score:index:label": the `count` highest of each of n rows, best first.
-
-    Floats are written with six digits after the point, as Triton does. Of equals the first comes first; NaN is lowest.
-    """
-    last = rows.shape[1] - 1
-    comparable = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
-    order = last - np.argsort(comparable[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :count]
-    scores = np.take_along_axis(rows, order, axis=1)
-    text = "{:f}:{}" if rows.dtype.kind == "f" else "{}:{}"
-    tails = [f":{label}" for label in labels] if len(labels) == rows.shape[1] else [""] * rows.shape[1]
-    best = np.empty(order.size, object)
-    pairs = zip(scores.ravel().tolist(), order.ravel().tolist(), strict=True)
-    best[:] = [(text.format(score, index) + tails[index]).encode() for score, index in pairs]
-    return best.reshape(order.shape)
 
 
 def _inputs(listed: Sequence[Any], rest: memoryview) -> dict[str, Array]:
@@ -149,8 +114,8 @@ def _inputs(listed: Sequence[Any], rest: memoryview) -> dict[str, Array]:
         one = _object(given, "an input")
         name = _field(one, "name", str, "an input")
         if name in found:
-            raise BadInput(BAD_REQUEST, f"there are two inputs {_shown(name)}")
-        with _Naming(name):
+            raise BadInput(BAD_REQUEST, f"there are two inputs {shown(name)}")
+        with Naming(name):
             size = _binary_size(one)
             if size is not None and size > len(rest) - at:
                 raise BadInput(BAD_TENSOR, f"it has {size:,} bytes, and {len(rest) - at:,} are left", hint=HEADER_HINT)
@@ -169,7 +134,7 @@ def _tensor(one: Mapping[str, Any], data: memoryview | None) -> Array:
     datatype = _field(one, "datatype", str, "it")
     shape = _shape(_field(one, "shape", list, "it"))
     if data is not None:
-        return _from_binary(data, datatype, shape)
+        return from_bytes(data, datatype, shape)
     return _from_json(_field(one, "data", list, "it"), datatype, shape)
 
 
@@ -191,16 +156,6 @@ def _shape(given: Sequence[Any]) -> tuple[int, ...]:
     if any(type(side) is not int or side < 0 for side in given):
         raise BadInput(BAD_TENSOR, f"{str(given)[:NAME_SHOWN]} is no shape", hint="sides are integers, 0 or more")
     return tuple(given)
-
-
-def _from_binary(data: memoryview, datatype: str, shape: Sequence[int]) -> Array:
-    try:
-        array = from_bytes(data, datatype, shape)
-    except ValueError as error:  # of a shape that no array can have
-        raise BadInput(BAD_TENSOR, f"its shape is not possible: {error}") from error
-    if datatype == "BOOL" and array.size and array.view(np.uint8).max() > 1:
-        raise BadInput(BAD_TENSOR, "a byte of BOOL is 0 or 1")
-    return array
 
 
 def _from_json(data: list[Any], datatype: str, shape: tuple[int, ...]) -> Array:
@@ -243,25 +198,15 @@ def _outputs(listed: Sequence[Any], *, binary: bool) -> tuple[Wanted, ...]:
     for given in listed:
         one = _object(given, "an output")
         name = _field(one, "name", str, "an output")
-        what = f"output {_shown(name)}"
+        what = f"output {shown(name)}"
         if name in found:
             raise BadInput(BAD_REQUEST, f"{what} is wanted twice")
         parameters = _field(one, "parameters", dict, what, {})
         if "shared_memory_region" in parameters:
             raise BadInput(BAD_REQUEST, f"{what}: shared memory is not served")
         classes = _field(parameters, "classification", int, what, 0)
-        if classes < 0:
-            raise BadInput(BAD_REQUEST, f"{what}: `classification` is {classes}")
-        found[name] = Wanted(name, _field(parameters, "binary_data", bool, what, binary), classes)
+        found[name] = wanted_of(name, classes, binary=_field(parameters, "binary_data", bool, what, binary))
     return tuple(found.values())
-
-
-def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
-    """Microseconds as seconds; 0, as in Triton, is as the server is set up."""
-    microseconds = _field(parameters, "timeout", int, "the request's parameters", 0)
-    if not 0 <= microseconds < 2**63:
-        raise BadInput(BAD_REQUEST, "`timeout` is microseconds, 0 or more")
-    return microseconds / 1e6 or None
 
 
 def _raw_shape(info: TensorInfo, size: int) -> tuple[int, ...]:
@@ -288,20 +233,6 @@ def _not_raw(why: str) -> BadInput:
     return BadInput(BAD_REQUEST, f"a body without JSON cannot be understood: {why}", hint="send the JSON before it")
 
 
-def _classified(array: Array, way: Wanted, served: Served) -> Array:
-    """The best classes of each row of a batch; of an output without a batch, of all of it."""
-    if array.dtype.kind not in "iuf":
-        raise BadInput(BAD_REQUEST, f"output {_shown(way.name)} is {datatype_of(array)}, which has no best classes")
-    if array.ndim > 1 or (array.ndim == 1 and _is_batched(way.name, served)):
-        rows = array.reshape(len(array), math.prod(array.shape[1:]))
-        return best_classes(rows, way.classes, served.labels)
-    return best_classes(array.reshape(1, -1), way.classes, served.labels).reshape(-1)
-
-
-def _is_batched(output: str, served: Served) -> bool:
-    return any(info.name == output and info.shape[:1] == (None,) for info in served.outputs)
-
-
 def _written(array: Array, way: Wanted, parts: list[bytes | memoryview]) -> str:
     """What the JSON says of an output; its bytes are put behind `parts` if it is binary."""
     datatype = datatype_of(array)
@@ -312,7 +243,7 @@ def _written(array: Array, way: Wanted, parts: list[bytes | memoryview]) -> str:
         return _dumped(said | {"parameters": {"binary_data_size": len(part)}})
     if datatype == "FP16":
         raise BadInput(
-            BAD_REQUEST, f"output {_shown(way.name)} is FP16, which is sent as binary alone", hint=BINARY_HINT
+            BAD_REQUEST, f"output {shown(way.name)} is FP16, which is sent as binary alone", hint=BINARY_HINT
         )
     data = _dumped(_texts(array, way.name)) if datatype == BYTES else _numbers(array, datatype)
     return _with_more(said, f'"data":{data}')
@@ -344,7 +275,7 @@ def _texts(array: Array, name: str) -> list[str]:
     try:
         return [element.decode() for element in array.ravel()]
     except UnicodeDecodeError as error:
-        raise BadInput(BAD_REQUEST, f"output {_shown(name)} is no UTF-8: {error}", hint=BINARY_HINT) from error
+        raise BadInput(BAD_REQUEST, f"output {shown(name)} is no UTF-8: {error}", hint=BINARY_HINT) from error
 
 
 def _field(given: Mapping[str, Any], key: str, kind: type[T], what: str, default: T | None = None) -> T:
@@ -361,21 +292,3 @@ def _object(given: Any, what: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise BadInput(BAD_REQUEST, f"{what} is no JSON object")
     return given
-
-
-def _shown(name: str) -> str:
-    return repr(name[:NAME_SHOWN])
-
-
-class _Naming:
-    """What is wrong with an input names it."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, BadInput):
-            raise BadInput(error.code, f"input {_shown(self._name)}: {error.message}", hint=error.hint) from error

@@ -13,7 +13,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,30 +23,29 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from relens.errors import BadInput, Broken, Busy, Conflict, Denied, Missing, RelensError
+from relens.errors import BadInput, Busy, RelensError
 from relens.rest.bodies import read_bounded
 from relens.rest.failures import status_of
 from relens.rest.leaving import unless_gone
 from relens.rest.tfserving_json import (
-    DEFAULT_SIGNATURE,
     read_examples,
     read_predict,
-    scores_of,
-    value_of,
     write_classify,
     write_json,
     write_predict,
     write_regress,
 )
-from relens.serving.served import PICTURES, ModelServer, Named, Served, VersionStatus
-from relens.tensors import BYTES, Array, TensorInfo, Tensors
+from relens.serving.classes import scores_of, value_of
+from relens.serving.codes import QUEUE_FULL
+from relens.serving.served import ModelServer, Named, Served
+from relens.serving.tfserving import CLASSIFY, REGRESS, signatures, statuses
+from relens.tensors import Array, Tensors
 
 Done = TypeVar("Done")
 Handler = Callable[[Request], Awaitable[Response]]
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Routes take all of them, so that a wrong one is answered in this door's form."""
-PREDICT, CLASSIFY, REGRESS = (f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress"))
 THREAD_BYTES = 64 * 1024
 """More JSON than this is read and written in a thread: it takes about a millisecond of the event loop."""
 NUMBER_BYTES = 10
@@ -55,17 +54,8 @@ GZIP_BYTES = 4 * 1024
 INFLATED_AT_ONCE = 1 << 20
 VERSION = re.compile(r"[0-9]{1,18}")
 NO_WEIGHT = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*")
-STATUSES = {"runtimes.queue-full": 429, "rest.encoding": 415}
+STATUSES = {QUEUE_FULL: 429, "rest.encoding": 415}
 """Codes that have another status here than at the other doors."""
-RPC_CODES: Sequence[tuple[type[RelensError], str]] = (
-    (BadInput, "INVALID_ARGUMENT"),
-    (Denied, "PERMISSION_DENIED"),
-    (Missing, "NOT_FOUND"),
-    (Conflict, "FAILED_PRECONDITION"),
-    (Busy, "UNAVAILABLE"),
-    (Broken, "INTERNAL"),
-)
-TYPES = {"FP16": "DT_HALF", "FP32": "DT_FLOAT", "FP64": "DT_DOUBLE", BYTES: "DT_STRING"}
 
 
 def tfserving_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
@@ -103,19 +93,10 @@ class _Door:
         self._max_bytes = max_bytes
 
     async def status(self, request: Request) -> Response:
-        named = named_in(request)
-        found = self._server.versions(named.model)
-        if named.label is not None:
-            labelled = self._server.labels(named.model).get(named.label)
-            found = [one for one in found if one.version == labelled]
-        elif named.version is not None:
-            found = [one for one in found if one.version == named.version]
-        if not found:
-            raise Missing("serving.no-version", f"there is no version {named}", hint="the path without it lists them")
-        return _json(write_json({"model_version_status": [_status_json(one) for one in found]}))
+        return _json(write_json({"model_version_status": statuses(self._server, named_in(request))}))
 
     async def metadata(self, request: Request) -> Response:
-        return _json(write_json(_metadata_json(self._server.describe(named_in(request)))))
+        return _json(write_json(_metadata(self._server.describe(named_in(request)))))
 
     async def predict(self, request: Request) -> Response:
         named = named_in(request)
@@ -253,38 +234,8 @@ def _takes_gzip(request: Request) -> bool:
     return False
 
 
-def _status_json(one: VersionStatus) -> dict[str, Any]:
-    code = "OK"
-    if one.error is not None:
-        code = next((code for family, code in RPC_CODES if isinstance(one.error, family)), "UNKNOWN")
-    status = {"error_code": code, "error_message": str(one.error) if one.error else ""}
-    return {"version": str(one.version), "state": one.state, "status": status}
-
-
-def _metadata_json(served: Served) -> dict[str, Any]:
-    """With a second signature for a model that takes pictures: its input is one string each."""
-    outputs = {info.name: _tensor_json(info) for info in served.outputs}
-    ways = {DEFAULT_SIGNATURE: served.inputs}
-    if served.pictures is not None:
-        ways[PICTURES] = (TensorInfo(served.pictures, BYTES, (None,)),)
-    signatures = {
-        name: {
-            "inputs": {info.name: _tensor_json(info) for info in inputs},
-            "outputs": outputs,
-            "method_name": PREDICT,
-        }
-        for name, inputs in ways.items()
-    }
+def _metadata(served: Served) -> dict[str, Any]:
     return {
         "model_spec": {"name": served.model, "signature_name": "", "version": str(served.version)},
-        "metadata": {"signature_def": {"signature_def": signatures}},
-    }
-
-
-def _tensor_json(info: TensorInfo) -> dict[str, Any]:
-    sides = [{"size": str(-1 if side is None else side), "name": ""} for side in info.shape]
-    return {
-        "dtype": TYPES.get(info.datatype, f"DT_{info.datatype}"),
-        "tensor_shape": {"dim": sides, "unknown_rank": False},
-        "name": info.name,
+        "metadata": {"signature_def": signatures(served)},
     }

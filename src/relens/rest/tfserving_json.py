@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from itertools import chain
 from types import NoneType
 from typing import Any
@@ -19,18 +18,25 @@ from typing import Any
 import numpy as np
 
 from relens.errors import BadInput
-from relens.serving.served import PICTURES, Served
+from relens.serving.classes import named_scores, one_value_each
+from relens.serving.served import Served
+from relens.serving.tfserving import (
+    NAMES_SHOWN,
+    check_names,
+    check_pictures,
+    check_signature,
+    folded,
+    listed,
+    with_context,
+)
 from relens.tensors import BYTES, Array, TensorInfo, Tensors, dtype_of
 
-DEFAULT_SIGNATURE = "serving_default"
 BINARY = "b64"
 BINARY_SUFFIX = "_bytes"
 """Ends the names of outputs whose strings are binary, by TensorFlow Serving's rule."""
 MAX_RANK = 32
 PICTURES_RANK = 4
 """Of an input that is a batch of pictures."""
-NAMES_SHOWN = 200
-SCORES = ("scores", "probabilities")
 
 
 class _Spoken(float):
@@ -67,47 +73,38 @@ _CALLED = {
 
 def read_predict(body: bytes, served: Served) -> tuple[Tensors, bool]:
     """The inputs that a predict request gives, by name, and whether they came in rows. BadInput if it is none."""
-    given = _request_in(body, _signatures(served))
+    given = _request_in(body, served)
     if ("instances" in given) == ("inputs" in given):
         raise BadInput(
             "rest.bad-tensors",
             "the body has both `instances` and `inputs`" if "inputs" in given else "there is nothing to predict",
             hint='write {"instances": [row, …]} or {"inputs": {name: tensor, …}}',
         )
-    if "instances" in given:
-        return _from_rows(given["instances"], served.inputs), True
-    return _from_columns(given["inputs"], served.inputs), False
+    rows = "instances" in given
+    inputs = _from_rows(given["instances"], served.inputs) if rows else _from_columns(given["inputs"], served.inputs)
+    check_pictures(given.get("signature_name"), inputs, served)
+    return inputs, rows
 
 
 def read_examples(body: bytes, served: Served, method: str) -> tuple[Tensors, int]:
     """The inputs that a classify or regress request gives, by name, and how many examples. BadInput if it is none."""
-    given = _request_in(body, {method, *_signatures(served)})
+    given = _request_in(body, served, method)
     examples, context = _rows_in(given, "examples"), given.get("context", {})
     if not isinstance(context, dict):
         raise BadInput("rest.bad-tensors", f"`context` is {_called(context)}", hint="it is an object of features")
     rows = [_with_context(one, at, context) for at, one in enumerate(examples)]
-    _check_names(rows, [info.name for info in served.inputs], "examples")
+    _check_rows(rows, served.inputs, "examples")
     return {info.name: _feature([row[info.name] for row in rows], info) for info in served.inputs}, len(rows)
 
 
-def _signatures(served: Served) -> set[str]:
-    return {DEFAULT_SIGNATURE} if served.pictures is None else {DEFAULT_SIGNATURE, PICTURES}
-
-
-def _request_in(body: bytes, signatures: Collection[str]) -> dict[str, Any]:
+def _request_in(body: bytes, served: Served, *methods: str) -> dict[str, Any]:
     try:
         given = _DECODER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise BadInput("rest.bad-json", f"the body is no JSON: {error}") from error
     if not isinstance(given, dict):
         raise BadInput("rest.bad-json", f"the body is {_called(given)}", hint='write an object: {"instances": […]}')
-    signature = given.get("signature_name", "")
-    if signature and signature not in (signatures if isinstance(signature, str) else ()):
-        raise BadInput(
-            "rest.no-signature",
-            f"there is no signature {_shown(signature)}",
-            hint=f"leave signature_name out, or write one of {', '.join(sorted(signatures))}",
-        )
+    check_signature(given.get("signature_name", ""), served, *methods)
     return given
 
 
@@ -123,14 +120,14 @@ def _from_rows(instances: Any, infos: Sequence[TensorInfo]) -> Tensors:
     rows = _rows_in({"instances": instances}, "instances")
     if len(infos) == 1 and not _is_named(rows[0]):
         return {infos[0].name: array_of(rows, infos[0])}
-    _check_names(rows, [info.name for info in infos], "instances")
+    _check_rows(rows, infos, "instances")
     return {info.name: array_of([row[info.name] for row in rows], info) for info in infos}
 
 
 def _from_columns(inputs: Any, infos: Sequence[TensorInfo]) -> Tensors:
     if len(infos) == 1 and not _is_named(inputs):
         return {infos[0].name: array_of(inputs, infos[0])}
-    _check_names([inputs], [info.name for info in infos], "inputs")
+    _check_rows([inputs], infos, "inputs")
     return {info.name: array_of(inputs[info.name], info) for info in infos}
 
 
@@ -143,50 +140,27 @@ def _is_binary(value: Mapping[str, Any]) -> bool:
     return value.keys() == {BINARY} and isinstance(value[BINARY], str)
 
 
-def _check_names(rows: Sequence[Any], names: Sequence[str], key: str) -> None:
-    wanted = set(names)
+def _check_rows(rows: Sequence[Any], infos: Sequence[TensorInfo], key: str) -> None:
     for at, row in enumerate(rows):
-        if isinstance(row, dict) and row.keys() == wanted:
-            continue
         where = key if key == "inputs" else f"{key}[{at}]"
-        raise BadInput(
-            "rest.wrong-inputs",
-            f"`{where}` {_names_that_differ(row, wanted)}",
-            hint=f"the model takes {_listed(names)}, by name",
-        )
-
-
-def _names_that_differ(row: Any, wanted: set[str]) -> str:
-    if not isinstance(row, dict):
-        return f"is {_called(row)}, not an object"
-    if missing := wanted - row.keys():
-        return f"lacks {_listed(sorted(missing))}"
-    return f"has {_listed(sorted(row.keys() - wanted))}, which is no input"
+        if not isinstance(row, dict):
+            names = listed([info.name for info in infos])
+            raise BadInput(
+                "tfserving.wrong-inputs",
+                f"`{where}` is {_called(row)}, not an object",
+                hint=f"the model takes {names}, by name",
+            )
+        check_names(row, infos, where)
 
 
 def _with_context(example: Any, at: int, context: dict[str, Any]) -> Any:
-    """An example with the features that all share. What is no object is left for `_check_names` to refuse."""
-    if not context or not isinstance(example, dict):
-        return example
-    if twice := context.keys() & example.keys():
-        raise BadInput("rest.wrong-inputs", f"{_listed(sorted(twice))} is in `context` and in `examples[{at}]`")
-    return context | example
+    """An example with the features that all share. What is no object is left for `_check_rows` to refuse."""
+    return with_context(example, at, context) if context and isinstance(example, dict) else example
 
 
 def _feature(values: Sequence[Any], info: TensorInfo) -> Array:
     """The tensor of a feature: one value or flat list for each example, which the shape of the input folds."""
-    array = array_of([value if isinstance(value, list) else [value] for value in values], info)
-    sides = (len(values), *(-1 if side is None else side for side in info.shape[1:]))
-    with suppress(ValueError):
-        if array.dtype == object and info.datatype != BYTES and array.shape[1:] == (1,):
-            return array  # pictures
-        if array.ndim == 2:  # noqa: PLR2004 - examples, values
-            return array if sides.count(-1) > 1 else array.reshape(sides)
-    raise BadInput(
-        "rest.bad-tensors",
-        f"feature {info.name} has {list(array.shape[1:])} values for each example, the model takes {info}",
-        hint="a feature is a value or a flat list of values",
-    )
+    return folded(array_of([value if isinstance(value, list) else [value] for value in values], info), info)
 
 
 # -- tensors --------------------------------------------------------------------------------------------------------
@@ -288,54 +262,20 @@ def write_predict(outputs: Tensors, *, rows: bool) -> bytes:
 
 
 def write_classify(scores: Array, labels: Sequence[str], count: int) -> bytes:
-    """Each example's classes with their scores, in the model's order. Classes without a name have their index.
-
-    scores  (count, classes) numbers; BadInput for anything else
-    """
-    if scores.ndim != 2 or len(scores) != count or scores.dtype == object:  # noqa: PLR2004 - examples, classes
-        raise _no_answer("classify", f"its scores are {list(scores.shape)} for {count} examples")
-    names = [*labels, *map(str, range(len(labels), scores.shape[1]))]
-    return write_json({"results": [list(zip(names, row, strict=False)) for row in _decimals(scores)]})
+    """Each example's classes with their scores, in the model's order. BadInput if these are no scores."""
+    names, rows = named_scores(scores, labels, count)
+    return write_json({"results": [list(zip(names, row, strict=True)) for row in _decimals(rows)]})
 
 
 def write_regress(values: Array, count: int) -> bytes:
-    """Each example's number.
-
-    values  (count) or (count, 1) numbers; BadInput for anything else
-    """
-    if values.shape not in {(count,), (count, 1)} or values.dtype == object:
-        raise _no_answer("regress", f"its output is {list(values.shape)} for {count} examples")
-    return write_json({"results": _decimals(values.ravel())})
-
-
-def scores_of(served: Served) -> str:
-    """The output with a score for each class: by its name, else by the number of classes, else the only one."""
-    named = [info for info in served.outputs if info.name in SCORES]
-    sized = [info for info in served.outputs if served.labels and info.shape[-1:] == (len(served.labels),)]
-    return _only(named or sized or served.outputs, "classify", "scores")
-
-
-def value_of(served: Served) -> str:
-    """The output with one number for each example: the one of that shape, else the only one."""
-    fitting = [info for info in served.outputs if info.shape[1:] in {(), (1,)} and info.datatype != BYTES]
-    return _only(fitting or served.outputs, "regress", "outputs")
-
-
-def _only(found: Sequence[TensorInfo], verb: str, preferred: str) -> str:
-    chosen = found if len(found) == 1 else [info for info in found if info.name == preferred]
-    if not chosen:
-        raise _no_answer(verb, f"it could be any of {_listed([str(info) for info in found])}")
-    return chosen[0].name
-
-
-def _no_answer(verb: str, why: str) -> BadInput:
-    return BadInput("rest.wrong-outputs", f"the model cannot be asked to {verb}: {why}", hint="ask it to predict")
+    """Each example's number. BadInput if these are no values."""
+    return write_json({"results": _decimals(one_value_each(values, count))})
 
 
 def _rows_of(outputs: Tensors) -> list[Any]:
     batches = {array.shape[:1] for array in outputs.values()}
     if len(batches) != 1 or () in batches:
-        shapes = _listed([f"{name} {list(array.shape)}" for name, array in outputs.items()])
+        shapes = listed([f"{name} {list(array.shape)}" for name, array in outputs.items()])
         raise BadInput(
             "rest.wrong-outputs",
             f"the outputs are no rows: {shapes}",
@@ -424,8 +364,3 @@ def _called(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     return repr(value)[:NAMES_SHOWN]
-
-
-def _listed(names: Sequence[str]) -> str:
-    text = ", ".join(names)
-    return text if len(text) <= NAMES_SHOWN else f"{text[:NAMES_SHOWN]}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -11,15 +12,18 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+import uvloop
 
 from relens import config
 from relens.config import ServedModel, Settings
 from relens.hosted import start
 from relens.models.far import open_models
 from relens.models.folder import ModelFolder
-from relens.rest.models import create_models_app
+from relens.rest.models import Lived, create_models_app
+from relens.rpc import create_rpc_server
 from relens.serving.hosting import Hosting, Options
 from relens.serving.served import Policy, Wanted
+from relens.serving.tallies import counted
 from relens.wiring import Parts
 from relens.wiring.listening import LOOPBACK, Server, listen, url_of
 
@@ -83,20 +87,46 @@ def _wanted(how: ServedModel) -> Wanted:
     return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting)
 
 
-def run_models(location: str, *, port: int | None, poll_s: float | None, ready: Callable[[str], None]) -> None:
-    """Serve the models at a path or URL, and nothing else, until SIGINT or SIGTERM; `ready` is told the URL."""
+def run_models(
+    location: str,
+    *,
+    port: int | None,
+    grpc_port: int | None,
+    poll_s: float | None,
+    ready: Callable[[str, str | None], None],
+) -> None:
+    """Serve the models at a path or URL, and nothing else, until SIGINT or SIGTERM.
+
+    grpc_port  where gRPC listens; 0 takes a free one, None: nowhere
+    ready      is told the URL, and gRPC's address if there is one
+
+    Conflict if a port is taken.
+    """
     settings = config.without_home()
     options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
     hosting = host_models(open_models(location, settings.blob_store, default_cache() / "models"), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        app = create_models_app(hosting, max_bytes=settings.limits.max_bytes, allowed_hosts=LOOPBACK)
-        server = uvicorn.Config(
-            app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
-        )
-        ready(url_of(listener))
-        log.info("up", url=url_of(listener), models=location, pid=os.getpid())
-        Server(server).run(sockets=[listener])
-        log.info("down")
+        server = counted(hosting)
+        max_bytes = settings.limits.max_bytes
+
+        async def serve() -> None:
+            parts: list[Lived] = [hosting]
+            address = None
+            if grpc_port is not None:
+                rpc = create_rpc_server(server, max_bytes=max_bytes)
+                address = f"{LOOPBACK[0]}:{rpc.listen(LOOPBACK[0], grpc_port)}"
+                parts.append(rpc)
+            app = create_models_app(server, *parts, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
+            way = uvicorn.Config(
+                app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
+            )
+            ready(url_of(listener), address)
+            log.info("up", url=url_of(listener), grpc=address, models=location, pid=os.getpid())
+            await Server(way).serve(sockets=[listener])
+            log.info("down")
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
 
 
 def default_cache() -> Path:
@@ -149,5 +179,6 @@ class _Starting:
             "--way": json.dumps(way),
             "--limits": json.dumps(self.settings.limits.model_dump()),
         }
-        words = [str(part) for pair in given.items() for part in pair]
+        logs = ("--logs", self.settings.logs.level, self.settings.logs.format)
+        words = [*(str(part) for pair in given.items() for part in pair), *logs]
         return [sys.executable, "-P", start.__file__, *([start.URGENT] if urgent else []), *words]

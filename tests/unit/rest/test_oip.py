@@ -21,8 +21,9 @@ from starlette.applications import Starlette
 
 from relens.errors import BadInput, Broken, Busy
 from relens.rest.oip import deflated, inflated, oip_routes
-from relens.rest.oip_tensors import best_classes, read_request
+from relens.rest.oip_tensors import read_request
 from relens.runtimes.wire import wire_of
+from relens.serving.classes import best_classes
 from relens.serving.served import Inferred, Served, VersionStatus
 from relens.tensors import DATATYPES, TensorInfo, datatype_of, from_bytes, to_bytes
 from relens.testing.served import LABELS, MadeUpModels
