@@ -12,6 +12,7 @@ import pickle
 import random
 import select
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -103,6 +104,13 @@ def ask(order: Order, read: Callable[[], float] = lambda: 0.0) -> Taken:
         spent = read() - before
         seconds, failed, took_s, client_s = pickle.load(process.stdout)
     return Taken(seconds, failed, took_s, client_s, spent)
+
+
+def rows(
+    rounds: Sequence[Mapping[str, Taken]], value: Callable[[Taken], float], form: Callable[[float], str]
+) -> dict[str, str]:
+    """The median of a value over rounds, by name, for a report."""
+    return {name: form(statistics.median(value(one[name]) for one in rounds)) for name in rounds[0]}
 
 
 def arrivals(rate: float, count: int, seed: int) -> list[float]:

@@ -21,7 +21,7 @@ import psutil
 from tritonclient.grpc import service_pb2
 
 from bench import homes, parts, peers, pictures
-from bench.asking import Order, Taken, Way, ask
+from bench.asking import Order, Taken, Way, ask, rows
 from bench.clock import mean_of_steps
 from bench.figures import Figure, Report, Setup, Target, at_least, at_most, microseconds, milliseconds
 from bench.peers import Pictures, Running
@@ -183,12 +183,12 @@ def _report(rounds: Sequence[Mapping[str, Taken]], bare: Sequence[float], remark
         tuple(figures),
         {
             "JPEG in, classes out, 8 clients: CPU for a picture": {
-                **_rows(rounds, lambda one: one.cpu_s, microseconds),
+                **rows(rounds, lambda one: one.cpu_s, microseconds),
                 BARE: microseconds(alone),
             },
-            "Pictures a second": _rows(rounds, lambda one: one.rate, "{:.1f}".format),
-            "99th percentile": _rows(rounds, lambda one: one.percentile(99), milliseconds),
-            "Cores that the client used meanwhile": _rows(rounds, lambda one: one.share, "{:.2f}".format),
+            "Pictures a second": rows(rounds, lambda one: one.rate, "{:.1f}".format),
+            "99th percentile": rows(rounds, lambda one: one.percentile(99), milliseconds),
+            "Cores that the client used meanwhile": rows(rounds, lambda one: one.share, "{:.2f}".format),
         },
         tuple(remarks),
     )
@@ -207,9 +207,3 @@ def _beside(rounds: Sequence[Mapping[str, Taken]], name: str) -> tuple[Figure, F
 
 def _cpu(rounds: Sequence[Mapping[str, Taken]], name: str) -> float:
     return statistics.median(one[name].cpu_s for one in rounds)
-
-
-def _rows(
-    rounds: Sequence[Mapping[str, Taken]], value: Callable[[Taken], float], form: Callable[[float], str]
-) -> dict[str, str]:
-    return {name: form(statistics.median(value(one[name]) for one in rounds)) for name in rounds[0]}

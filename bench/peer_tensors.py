@@ -16,7 +16,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from bench import peers
-from bench.asking import Order, Taken, Way, ask
+from bench.asking import Order, Taken, Way, ask, rows
 from bench.figures import Figure, Report, Setup, Target, at_least, microseconds, milliseconds
 from bench.peers import Running, Tensors
 from relens.testing import networks
@@ -94,10 +94,10 @@ def _report(rounds: Sequence[Mapping[str, Taken]], memory: Mapping[str, int], re
     return Report(
         tuple(figures),
         {
-            "A 49 KB tensor, 8 clients: requests/s, medians": _rows(rounds, lambda one: one.rate, "{:,.0f}".format),
-            "CPU of the server for each": _rows(rounds, lambda one: one.cpu_s, microseconds),
-            "Cores that the client used meanwhile": _rows(rounds, lambda one: one.share, "{:.2f}".format),
-            "99th percentile": _rows(rounds, lambda one: one.percentile(99), milliseconds),
+            "A 49 KB tensor, 8 clients: requests/s, medians": rows(rounds, lambda one: one.rate, "{:,.0f}".format),
+            "CPU of the server for each": rows(rounds, lambda one: one.cpu_s, microseconds),
+            "Cores that the client used meanwhile": rows(rounds, lambda one: one.share, "{:.2f}".format),
+            "99th percentile": rows(rounds, lambda one: one.percentile(99), milliseconds),
             "Memory when it is ready": {name: f"{size / 1e6:,.0f} MB" for name, size in memory.items()},
         },
         tuple(remarks),
@@ -109,7 +109,3 @@ def _figure(rounds: Sequence[Mapping[str, Taken]], ours: str, theirs: str, least
     ratio = statistics.median(one[ours].rate / one[theirs].rate for one in rounds)
     what = f"49 KB tensor, 8 clients: {ours}"
     return Figure(what, f"{own:,.0f}/s", f"{other:,.0f}/s {theirs}", ratio, at_least(ratio, least))
-
-
-def _rows(rounds, value, form) -> dict[str, str]:
-    return {name: form(statistics.median(value(one[name]) for one in rounds)) for name in rounds[0]}
