@@ -2,7 +2,7 @@
 
 The highest rate is that of 8 clients without a pause. Then pictures come at 70 % of it, at random, whatever becomes of
 those before. The queue beside it is an ideal one: as many servers as cores, first come first served, the same arrivals,
-and as service times what clients saw who were as many as cores, so that nothing waited.
+and as service times what clients saw, just before and after, who were as many as cores, so that nothing waited.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ MODEL = "scale"
 
 
 def measure(setup: Setup) -> Report:
-    count, rounds = setup.choose(3_000, 300), setup.choose(5, 2)
+    count, rounds = setup.choose(1_500, 300), setup.choose(9, 3)
     jpegs = pictures.jpegs(setup.choose(64, 16), seed=7_000_000)
     taken, ideal = [], []
     with peers.relens(peer_pictures.served(setup, "load")) as server:
         way = peer_pictures.looking(server.http, jpegs)
         ask(Order(way, count // 4))
         for number in range(rounds):
-            service = ask(Order(way, count // 2, clients=peers.CORES))
+            alone = Order(way, count // 4, clients=peers.CORES)
             rate = ask(Order(way, count // 2)).rate * SHARE
+            before = ask(alone)
             taken.append(ask(Order(way, count, rate=rate, seed=number)))
-            ideal.append(_simulated(service.seconds, rate, count, number))
+            after = ask(alone)
+            ideal.append(_simulated([*before.seconds, *after.seconds], rate, count, number))
     handing = _handing(setup, setup.choose(4_000, 500))
     return _report(taken, ideal, handing)
 
