@@ -7,6 +7,7 @@ skipped and say why.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 import warnings
@@ -20,6 +21,9 @@ from relens.store import Catalog
 # Nothing here depends on how long something takes: machines are shared.
 hypothesis.settings.register_profile("relens", deadline=None)
 hypothesis.settings.load_profile("relens")
+
+# Workers of tests are waited for.
+os.environ.setdefault("RELENS__IMPORTS__NICE", "0")
 
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 

@@ -9,11 +9,12 @@ import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -22,7 +23,9 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_serializer,
+    model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from relens.errors import BadInput, Missing
@@ -43,6 +46,7 @@ class Server(_Section):
     port: int = Field(8080, ge=0, le=65535, description="HTTP port; 0 takes a free one")
     timeout_s: float = Field(30.0, gt=0, description="a question that waits longer is dropped before it runs")
     queue: int = Field(64, ge=1, description="questions that may wait for one engine; more are refused with 503")
+    engine_idle_s: float = Field(900.0, ge=0, description="an engine that nobody asks for so long is ended; 0: never")
     threads: int = Field(1, ge=1, description="questions that one engine works on at a time, beside one enrolment")
 
 
@@ -62,6 +66,7 @@ class Imports(_Section):
         512, ge=1, le=10_000, description="pictures in a pack, at most: the unit of work and of retry"
     )
     workers: int = Field(0, ge=0, description="worker processes; 0 means one per core")
+    nice: int = Field(15, ge=0, le=19, description="niceness of worker processes: questions go before imports")
     lease_s: float = Field(60.0, ge=1.0, description="seconds without a heartbeat after which a pack is free again")
 
 
@@ -118,6 +123,48 @@ class Gc(_Section):
     keep_views: int = Field(10, ge=0, description="superseded views of each gallery and lens, with their releases")
 
 
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _named(given: Any) -> Any:
+    """Names of versions as text; YAML reads digits as numbers."""
+    if isinstance(given, dict):
+        return {_named(key): value for key, value in given.items()}
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+class Rollback(_Section):
+    """When a canary gets no more requests."""
+
+    errors: float | None = Field(
+        0.05, ge=0, le=1, description="more of its last `requests` failed; null: any number may"
+    )
+    latency: float | None = Field(
+        None, gt=0, description="95 % of `requests` took more than so many times as long as of the stable version"
+    )
+    requests: PositiveInt = Field(200, description="that are looked at")
+
+
+class Traffic(_Section):
+    """How versions of one model share the requests that name none. A version is named by label or number."""
+
+    split: Annotated[dict[str, Weight], BeforeValidator(_named)] = Field(
+        description="version to weight; the first one is the stable version, others are canaries"
+    )
+    shadow: Annotated[str | None, BeforeValidator(_named)] = Field(
+        None, description="is asked too what another version has answered; its answers are compared and dropped"
+    )
+    rollback: Rollback = Field(Rollback(), description="when a canary gets no more requests")
+
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
+        if not sum(self.split.values()) > 0:
+            raise PydanticCustomError("weights", "Split has no version with a weight over 0")
+        if self.shadow == next(iter(self.split)):
+            raise PydanticCustomError("shadow", "Shadow is the stable version, the first one of split")
+        return self
+
+
 class ServedModel(_Section):
     """How one model of the folder is served."""
 
@@ -137,12 +184,26 @@ class ServedModel(_Section):
     delay_ms: NonNegativeFloat | None = Field(None, description="how long a batch waits for more; none: 2, or 50")
     sizes: tuple[PositiveInt, ...] = Field((), description="rows that a batch may have; it is filled up to the next")
     queue: PositiveInt | None = Field(None, description="requests that may wait for its engine; none: server.queue")
+    traffic: Traffic | None = Field(None, description="how versions share requests; none: the newest one answers")
+
+    @model_validator(mode="after")
+    def _with_labels(self) -> Self:
+        named = [] if self.traffic is None else [*self.traffic.split, *filter(None, [self.traffic.shadow])]
+        if unknown := [name for name in named if not name.isdecimal() and name not in self.labels]:
+            known = ", ".join(self.labels) or "none"
+            raise PydanticCustomError(
+                "label",
+                "Traffic names {name}, which is neither a number nor one of the labels ({known})",
+                {"name": unknown[0], "known": known},
+            )
+        return self
 
 
 class Models(_Section):
     """Models that are served as they are, beside the home's own; docs/serving.md explains it."""
 
     folder: str = Field("", description="folder with <name>/<version>/, or s3://…, webdavs://…; empty means none")
+    grpc_port: int | None = Field(None, ge=0, le=65535, description="port for gRPC; 0 takes a free one, null: none")
     poll_s: float = Field(1.0, gt=0, description="from one look at the folder to the next")
     load_timeout_s: float = Field(300.0, gt=0, description="a version that takes longer to load has failed")
     tries: int = Field(3, ge=1, description="of loading a version, before it is given up until its files change")
@@ -286,7 +347,7 @@ def _bad_setting(where: str, error: ValidationError) -> BadInput:
     if first["type"] != "extra_forbidden":
         return BadInput(
             "config.bad-value",
-            f"{key}: {first['msg'].lower()} (in {where})",
+            f"{key}: {first['msg'][:1].lower()}{first['msg'][1:]} (in {where})",
             hint="see docs/settings.md",
         )
     known = _known_keys(first["loc"])
@@ -303,7 +364,10 @@ def _bad_setting(where: str, error: ValidationError) -> BadInput:
 def _known_keys(unknown: Sequence[int | str]) -> list[str]:
     """Keys that could have been meant instead of the unknown one."""
     if unknown[:2] == ("models", "serve"):
-        return [f"models.serve.{unknown[2]}.{key}" for key in ServedModel.model_fields]
+        *parents, _ = map(str, unknown)
+        nested: dict[str, type[_Section]] = {"traffic": Traffic, "rollback": Rollback}
+        section = ServedModel if parents[3:] == [] else nested.get(parents[-1], ServedModel)
+        return [".".join([*parents, key]) for key in section.model_fields]
     keys = []
     for name, field in Settings.model_fields.items():
         keys.append(name)

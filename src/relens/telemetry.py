@@ -69,6 +69,40 @@ MODEL_MEMORY = Gauge(
 MODEL_STATE = Gauge(
     "relens_model_state", "1 for the state that a version is in", ["model", "version", "state"], registry=REGISTRY
 )
+MODEL_SHARE = Gauge(
+    "relens_model_share",
+    "Share of the requests that name no version, where they are split",
+    ["model", "version"],
+    registry=REGISTRY,
+)
+MODEL_RETRIES = Counter(
+    "relens_model_retries",
+    "Requests that a canary failed, and that the stable version was asked then",
+    ["model", "version"],
+    registry=REGISTRY,
+)
+MODEL_ROLLBACKS = Counter(
+    "relens_model_rollbacks", "Canaries that were rolled back", ["model", "version"], registry=REGISTRY
+)
+MODEL_SHADOWED = Counter(
+    "relens_model_shadow_requests",
+    "Requests to shadows: `same`, `different`, `other_form`, `failed` or `skipped`",
+    ["model", "version", "outcome"],
+    registry=REGISTRY,
+)
+MODEL_SHADOW_OFF = Histogram(
+    "relens_model_shadow_difference",
+    "Largest difference of a shadow's answer, as a share of the largest number",
+    ["model", "version"],
+    registry=REGISTRY,
+    buckets=(1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1),
+)
+MODEL_SHADOW_CLASSES = Counter(
+    "relens_model_shadow_classes",
+    "Rows or objects whose best class is the shadow's too (`same`), or is not (`other`)",
+    ["model", "version", "outcome"],
+    registry=REGISTRY,
+)
 MODEL_LOADS = Counter("relens_model_loads", "Versions of models loaded", ["model", "outcome"], registry=REGISTRY)
 
 

@@ -82,3 +82,15 @@ def test_an_import_beside_a_server_that_is_killed_ten_times_ends_like_one_that_w
     assert funnel(plan) == whole[1]
     assert home.contents() == whole[0]
     assert [entry["entry"] for entry in plan["quarantine"]] == ["broken.jpg"]
+
+
+def test_workers_let_others_go_first(home):
+    home.env["RELENS__IMPORTS__NICE"] = "7"
+    worker = home.start("worker", "--idle", "60")
+    try:
+        deadline = time.monotonic() + 60
+        while psutil.Process(worker.pid).nice() != 7:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        home.kill(worker)

@@ -382,6 +382,12 @@ def test_a_folder_that_is_not_there_and_a_home_beside_it_are_refused(tmp_path):
         assert done.returncode == code, done.stderr
 
 
+def grpc_address(home):
+    lines = (home.path / "up.log").read_text().splitlines()
+    [up] = [line for line in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if line["event"] == "up"]
+    return up["grpc"]
+
+
 def test_models_are_served_beside_a_home_as_its_settings_say(home):
     root = home.path / "served"
     for version in (1, 2):
@@ -389,7 +395,7 @@ def test_models_are_served_beside_a_home_as_its_settings_say(home):
     put(root, 1, networks.scaler(1), model="other")
     scale = {"latest": 2, "labels": {"stable": 1}}
     (home.path / "relens.yaml").write_text(
-        yaml.safe_dump({"models": {"folder": "served", "others": False, "serve": {"scale": scale}}})
+        yaml.safe_dump({"models": {"folder": "served", "others": False, "grpc_port": 0, "serve": {"scale": scale}}})
     )
     process, url = home.up()
     with httpx.Client(base_url=url, timeout=30) as client:
@@ -397,6 +403,7 @@ def test_models_are_served_beside_a_home_as_its_settings_say(home):
         assert tfserving(client) == 2.0
         answer = client.post("/v1/models/scale/labels/stable:predict", json={"inputs": [[1, 2, 3, 4]]})
         assert answer.json()["outputs"]["factor"] == [1.0]
+        assert predicted(ovmsclient.make_grpc_client(grpc_address(home))) == 2.0
         assert client.get("/v1/models").json()["models"]
         assert client.get("/v1/models/dummy").status_code == 200  # a model of the home, told of as ever
         assert client.get("/v1/models/other").status_code == 404

@@ -126,12 +126,13 @@ def _status_text(value: dict[str, Any]) -> str:
                 one["state"],
                 one["waiting"],
                 _called(model, one),
-                one.get("error", {}).get("message", ""),
+                f"{one['traffic']['share']:.0%}" if "traffic" in one else "",
+                one.get("error", {}).get("message", "") or one.get("traffic", {}).get("why", ""),
             ]
             for model in value["served"]
             for one in model["versions"]
         ]
-        lines += ["", table(rows, ["served", "version", "state", "waiting", "labels", "error"])]
+        lines += ["", table(rows, ["served", "version", "state", "waiting", "labels", "share", "error"])]
     return "\n".join(lines)
 
 

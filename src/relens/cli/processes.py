@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -45,7 +46,11 @@ def up(
     if models is not None:
         return _up_models(models, port, grpc_port, poll, home)
     if grpc_port is not None or poll is not None:
-        raise BadInput("cli.bad-options", f"{'--poll' if grpc_port is None else '--grpc-port'} goes with --models")
+        raise BadInput(
+            "cli.bad-options",
+            f"{'--poll' if grpc_port is None else '--grpc-port'} goes with --models",
+            hint="beside a home, relens.yaml says it: models.poll_s, models.grpc_port",
+        )
     from relens.wiring.server import run_server  # noqa: PLC0415 - workers and engines start without a web server
 
     parts = wiring.open_parts(home)
@@ -80,6 +85,7 @@ def worker(
     """Work packs off until there is nothing left to do. Started by `import` and `up`, or by hand on any machine."""
     parts = wiring.open_parts(home)
     parts.start_logging(quiet=quiet)
+    os.nice(parts.settings.imports.nice)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))

@@ -281,6 +281,11 @@ class Gateway(Asking, Keeping, Exporting, Sampling):
             "models": [f"{model['name']}/{model['version']}" for model in self.models()["models"]],
         }
 
+    def rest_engines(self) -> None:
+        """End the engines that nobody has asked for as long as the settings say."""
+        if self._settings.server.engine_idle_s:
+            self._answers.rest(self._settings.server.engine_idle_s)
+
     def close(self) -> None:
         """End the engines and let go of the catalog."""
         self._answers.close()

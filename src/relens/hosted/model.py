@@ -14,7 +14,7 @@ from relens.runtimes.graph import Graph
 from relens.tensors import BYTES, Array, TensorInfo, Tensors, pack, unpack
 
 if TYPE_CHECKING:
-    from relens.hosted.pictures import Pictures
+    from relens.hosted.pictures import Known, Pictures
 
 SIDES = 4
 """Of a batch of pictures: how many, channels, height, width."""
@@ -55,6 +55,7 @@ class Model:
         """
         self.graph = graph
         self._pictures: Pictures | None = None
+        self._known: Known | None = None
         self._why_not: RelensError = BadInput(
             "hosted.no-pictures",
             f"the model takes {'; '.join(map(str, graph.inputs))}, and no pictures",
@@ -67,7 +68,8 @@ class Model:
 
             verify_version(graph, file)
             try:
-                self._pictures = Pictures(graph, known_of(file), Limits(**limits))
+                self._known = known_of(file)
+                self._pictures = Pictures(graph, self._known, Limits(**limits))
             except RelensError as error:
                 self._why_not = error
 
@@ -80,6 +82,10 @@ class Model:
     def labels(self) -> tuple[str, ...]:
         """Class names by index, if they are known."""
         return () if self._pictures is None else self._pictures.known.labels
+
+    def space(self, digest: str) -> str | None:
+        """The space of its vectors, given its file's digest; None if no card says that it gives any."""
+        return None if self._known is None else self._known.space(digest)
 
     def prepare(self, header: Mapping[str, Any], body: bytes) -> Prepared:
         """What a request asks for, ready to be run. BadInput if the model does not take it."""

@@ -16,6 +16,7 @@ from relens.hosted.model import Outputs, Prepared
 from relens.hosted.recognition import objects_of
 from relens.models import Card, read_card, read_labels
 from relens.models.artifacts import CARD, MARKER, open_version
+from relens.models.card import space_digest
 from relens.models.infer import infer_card, made_up_names
 from relens.runtimes.graph import Graph
 from relens.tensors import Array, dtype_of
@@ -31,6 +32,11 @@ class Known:
 
     card: Card
     labels: tuple[str, ...]
+
+    def space(self, weights: str) -> str | None:
+        """The space of its vectors, given the digest of its file; None if it gives none."""
+        document = self.card.space(weights)
+        return None if document is None else space_digest(document)
 
 
 def known_of(model: Path) -> Known:

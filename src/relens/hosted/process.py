@@ -50,7 +50,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
         model = _load(given, way)
     except RelensError as error:
         return partial(_refuse, connection, error)
-    return partial(serve, connection, model, way, queue=given.queue)
+    return partial(serve, connection, model, way, queue=given.queue, digest=given.digest)
 
 
 def _refuse(connection: socket.socket, error: RelensError) -> int:
@@ -58,13 +58,14 @@ def _refuse(connection: socket.socket, error: RelensError) -> int:
     return 1
 
 
-def serve(connection: socket.socket, model: Model, way: Way, *, queue: int) -> int:
+def serve(connection: socket.socket, model: Model, way: Way, *, queue: int, digest: str) -> int:
     """Say what the model is, and answer until the other side ends. The exit code.
 
-    queue  requests that may wait; one more is Busy
+    queue   requests that may wait; one more is Busy
+    digest  SHA-256 of the model's file
     """
     outlet = Outlet(connection)
-    outlet.send({"ready": _told(model)})
+    outlet.send({"ready": _told(model, digest)})
     waiting: WorkQueue[Request] = WorkQueue(queue, on_expired=lambda one: outlet.fail(one.id, expired()))
     runner = Runner(model, waiting, outlet, way)
     runner.start()
@@ -115,7 +116,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _told(model: Model) -> dict[str, Any]:
+def _told(model: Model, digest: str) -> dict[str, Any]:
     graph = model.graph
     return {
         "backend": graph.backend,
@@ -123,6 +124,7 @@ def _told(model: Model) -> dict[str, Any]:
         "outputs": _listed(graph.outputs),
         "labels": model.labels,
         "pictures": model.pictures,
+        "space": model.space(digest),
     }
 
 

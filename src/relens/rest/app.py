@@ -12,11 +12,12 @@ from relens.rest.border import Border
 from relens.rest.failures import add_failures
 from relens.rest.health import add_health
 from relens.rest.keeping import add_keeping
-from relens.rest.models import Opened, add_models, life_of
+from relens.rest.models import Lived, add_models, life_of
 from relens.rest.pages import add_docs
 from relens.rest.questions import add_questions
 from relens.rest.records import add_records
 from relens.rest.threads import Threads
+from relens.serving.served import ModelServer
 
 DESCRIPTION = """Visual recognition and search that you run yourself. Every answer names the release that gave it. \
 Every error is `{"error": {"code", "message", "hint"}}`; the code is stable. Parts that are absent are left out."""
@@ -29,9 +30,10 @@ def create_app(
     ready_extra: Callable[[], list[str]] | None = None,
     allowed_hosts: Sequence[str] | None = None,
     questions: int = 64,
-    models: Opened | None = None,
+    models: ModelServer | None = None,
+    lived: Sequence[Lived] = (),
 ) -> FastAPI:
-    """The HTTP application of a gateway, for any ASGI server. It opens and closes nothing but `models`.
+    """The HTTP application of a gateway, for any ASGI server. It opens and closes nothing but `lived`.
 
     max_bytes      of one picture; a larger body is refused with 413 while it is read
     ready_extra    what else is missing for answering, as sentences, besides what the gateway says
@@ -39,7 +41,8 @@ def create_app(
                    is served: a page of another site could otherwise reach it under a name of its own (DNS rebinding)
     questions      at a time, with enrolments, each in a thread of its own; one more is Busy at once. Set it above the
                    queue of the engines, so that they are the ones to refuse
-    models         what is served as it is beside the gateway; opened and closed with the application
+    models         what is served as it is beside the gateway
+    lived          opened and closed with the application
     """
     app = FastAPI(
         title="relens",
@@ -48,7 +51,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=None if models is None else life_of(models),
+        lifespan=life_of(*lived) if lived else None,
         generate_unique_id_function=lambda route: route.name,
     )
     add_failures(app)

@@ -30,7 +30,7 @@ def looking_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
     async def recognize(request: Request) -> Response:
         if request.method != "POST":
             raise BadInput("rest.method", f"this path does not take {request.method}", hint="use POST")
-        named = named_in(request)
+        named = server.choose(named_in(request))
         looked, timeout_s = _looked(request), _number(request, "timeout_s", 0, math.inf)
         server.describe(named)  # before the body: who cannot be answered need not send it
         body = await read_body(request, max_bytes)

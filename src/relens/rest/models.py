@@ -21,7 +21,7 @@ from relens.rest.oip import oip_routes
 from relens.rest.tfserving import tfserving_routes
 from relens.serving.served import ModelServer, status_of
 from relens.serving.tallies import counted
-from relens.telemetry import MODEL_MEMORY, MODEL_STATE, MODEL_WAITING, REGISTRY
+from relens.telemetry import MODEL_MEMORY, MODEL_SHARE, MODEL_STATE, MODEL_WAITING, REGISTRY
 
 NOT_READY = 503
 
@@ -141,10 +141,12 @@ def _metrics(server: ModelServer) -> Callable[[Request], Any]:
 
 def measure(server: ModelServer) -> None:
     """Set the gauges of models to how they are now."""
-    for gauge in (MODEL_WAITING, MODEL_MEMORY, MODEL_STATE):
+    for gauge in (MODEL_WAITING, MODEL_MEMORY, MODEL_STATE, MODEL_SHARE):
         gauge.clear()
     for model in server.models():
         for one in server.versions(model):
             MODEL_WAITING.labels(model, str(one.version)).set(one.waiting)
             MODEL_MEMORY.labels(model, str(one.version)).set(one.memory_bytes)
             MODEL_STATE.labels(model, str(one.version), one.state).set(1)
+            if one.traffic is not None:
+                MODEL_SHARE.labels(model, str(one.version)).set(one.traffic.share)

@@ -11,6 +11,7 @@ import math
 import re
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -26,7 +27,7 @@ from relens.rest.leaving import unless_gone
 from relens.rest.oip_tensors import read_raw, read_request, takes_long, write_answer
 from relens.serving.codes import QUEUE_FULL
 from relens.serving.oip import BAD_REQUEST, Asked, Said, named_of, not_controlled, number_in
-from relens.serving.served import ModelServer, Named, Served
+from relens.serving.served import STICKY, ModelServer, Named, Served
 from relens.serving.tallies import Counted, counted
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -164,7 +165,7 @@ class _Inferring:
         self._threads = CapacityLimiter(THREADS)
 
     async def infer(self, request: Request) -> Response:
-        named = _named(request)
+        named = self._server.choose(_named(request))
         served = self._server.describe(named)  # before the body: who cannot be answered need not send it
         body = await self._body(request)
         asked = await self._understand(request, body, served)
@@ -263,4 +264,5 @@ def _failure(error: RelensError, headers: Mapping[str, str], more: Mapping[str, 
 
 
 def _named(request: Request) -> Named:
-    return named_of(request.path_params["model"], request.path_params.get("version", ""))
+    named = named_of(request.path_params["model"], request.path_params.get("version", ""))
+    return replace(named, sticky=request.headers.get(STICKY))

@@ -477,6 +477,17 @@ class Engine(_Answer):
     in_process: bool | None = _may("true if it is part of the server's own process")
 
 
+class Share(_Answer):
+    """What part a version has in the requests that name no version."""
+
+    share: float = _is("of them that it gets now, 0 to 1", 0.1)
+    answered: int = _is("how many it has answered", 200)
+    failed: int = _is("how many it failed, which the stable version was asked then", 3)
+    why: str | None = _may("why it gets none although it is to have some", "11 of its last 40 requests failed")
+    since: float | None = _may("seconds since 1970, from when that is so", CREATED_AT)
+    shadow: dict[str, int] | None = _may("as a shadow: requests by what came of them", {"same": 98, "skipped": 2})
+
+
 class ServedVersion(_Answer):
     """A version of a model that is served as it is. Of one that failed also `error`."""
 
@@ -484,6 +495,7 @@ class ServedVersion(_Answer):
     state: str = _is("START, LOADING, AVAILABLE, UNLOADING or END", "AVAILABLE")
     waiting: int = _is("requests that its engine has not answered", 0)
     memory_bytes: int = _is("resident memory of its engine", 84_000_000)
+    traffic: Share | None = _may("its part in requests that name no version, if they are split")
 
 
 class ServedModel(_Answer):

@@ -37,7 +37,7 @@ from relens.rest.tfserving_json import (
 )
 from relens.serving.classes import scores_of, value_of
 from relens.serving.codes import QUEUE_FULL
-from relens.serving.served import ModelServer, Named, Served
+from relens.serving.served import STICKY, ModelServer, Named, Served
 from relens.serving.tfserving import CLASSIFY, REGRESS, signatures, statuses
 from relens.tensors import Array, Tensors
 
@@ -99,7 +99,7 @@ class _Door:
         return _json(write_json(_metadata(self._server.describe(named_in(request)))))
 
     async def predict(self, request: Request) -> Response:
-        named = named_in(request)
+        named = self._server.choose(named_in(request))
         _, (inputs, rows) = await self._read(request, named, read_predict)
         found = await unless_gone(request, self._server.infer(named, inputs))
         return await _written(request, found.outputs, lambda: write_predict(found.outputs, rows=rows))
@@ -113,11 +113,13 @@ class _Door:
         return await _written(request, {"": values}, lambda: write_regress(values, count))
 
     async def _ask(self, request: Request, method: str, choose: Callable[[Served], str]) -> tuple[Served, Array, int]:
-        """The version that is asked, the one output of it that is chosen, and how many examples there are."""
-        named = named_in(request)
+        """The version that answers, the one output of it that is chosen, and how many examples there are."""
+        named = self._server.choose(named_in(request))
         served, (inputs, count) = await self._read(request, named, partial(read_examples, method=method))
         wanted = choose(served)
         found = await unless_gone(request, self._server.infer(named, inputs, outputs=(wanted,)))
+        if found.version != served.version:
+            served = self._server.describe(Named(found.model, found.version))
         return served, found.outputs[wanted], count
 
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
@@ -172,7 +174,7 @@ def named_in(request: Request) -> Named:
     version = asked.get("version")
     if version is not None and not VERSION.fullmatch(version):
         raise BadInput("rest.bad-version", f"{version[:60]!r} is no version", hint="a version is a whole number")
-    return Named(asked["model"], int(version or 0) or None, asked.get("label"))
+    return Named(asked["model"], int(version or 0) or None, asked.get("label"), request.headers.get(STICKY))
 
 
 def _is_packed(request: Request) -> bool:

@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from structlog.contextvars import bind_contextvars
 from relens.errors import BadInput, Broken, Busy, RelensError
 from relens.rpc.messages import methods
 from relens.serving.codes import rpc_code
+from relens.serving.served import STICKY, Named
 
 REQUEST_ID_KEY = "x-request-id"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -53,6 +55,11 @@ class Call:
         if left_s is None or asked_s is None:
             return asked_s if left_s is None else max(left_s, 1e-3)
         return float(max(min(left_s, asked_s), 1e-3))
+
+    def of_caller(self, named: Named) -> Named:
+        """What is named, with who asks, if the call says it: metadata `x-relens-sticky`."""
+        said = {key: value for key, value in self._context.invocation_metadata() or () if key == STICKY}
+        return replace(named, sticky=said[STICKY]) if said else named
 
     def say(self, code: str, error: RelensError | None = None) -> None:
         """One line in the log."""

@@ -99,7 +99,7 @@ class _Inferring:
         self._server = server
 
     async def infer(self, request: Any, call: Call) -> Any:
-        named = named_of(request.model_name, request.model_version)
+        named = self._server.choose(call.of_caller(named_of(request.model_name, request.model_version)))
         served = self._server.describe(named)  # who cannot be answered is told so before tensors are read
         asked = await run(lambda: read_request(request), elements=elements_to_read(request))
         names = tuple(one.name for one in asked.outputs)

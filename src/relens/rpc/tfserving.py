@@ -73,7 +73,7 @@ class _Prediction:
         self._max_bytes = max_bytes
 
     async def predict(self, request: Any, call: Call) -> Any:
-        named = _named_in(request)
+        named = self._server.choose(call.of_caller(_named_in(request)))
         signature = request.model_spec.signature_name
         served = self._server.describe(named)
         check_signature(signature, served)
@@ -131,7 +131,7 @@ class _Prediction:
         self, request: Any, call: Call, method: str, choose: Callable[[Served], str], response: Any
     ) -> tuple[Served, Array, int]:
         """The version that is asked, the one output of it that is chosen, and how many examples there are."""
-        named = _named_in(request)
+        named = self._server.choose(call.of_caller(_named_in(request)))
         signature = request.model_spec.signature_name
         served = self._server.describe(named)
         check_signature(signature, served, method)
@@ -140,6 +140,8 @@ class _Prediction:
         wanted = choose(served)
         found = await self._server.infer(named, inputs, outputs=(wanted,), timeout_s=call.timeout_s())
         _say_version(response, call, found.model, found.version, signature)
+        if found.version != served.version:
+            served = self._server.describe(Named(found.model, found.version))
         return served, found.outputs[wanted], count
 
 

@@ -238,5 +238,8 @@ class InProcess:
     def running(self) -> list[dict[str, Any]]:
         return [{"lens": lens, "state": "ready", "in_process": True} for lens in self._engines]
 
+    def rest(self, idle_s: float) -> None:
+        """Nothing: a command does not live that long."""
+
     def close(self) -> None:
         self._engines.clear()

@@ -29,6 +29,8 @@ START_TIMEOUT_S = 60.0
 REST_S = 2.0
 GRACE_S = 5.0
 SEND_TIMEOUT_S = 5
+HANGS_S = 60.0
+"""An engine that has questions and has been silent for so long, and for longer than one may wait, is ended."""
 SLACK_S = 5.0
 """How much longer than a question may wait the front waits for its answer: the time to run one."""
 
@@ -59,6 +61,8 @@ class EngineProcess:
         self._lock = threading.Lock()
         self._ready: Future[dict[str, Any]] = Future()
         self.dead = False
+        self.asked_at = time.monotonic()
+        self._sign = self.asked_at  # when it last said anything, or was last asked while it had nothing to do
         threading.Thread(target=self._listen, name=f"engine-{self.pid}", daemon=True).start()
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -87,6 +91,8 @@ class EngineProcess:
             if self.dead:
                 raise Died
             number = next(self._ids)
+            self.asked_at = time.monotonic()
+            self._sign = self._sign if self._pending else self.asked_at
             self._pending[number] = future
             try:
                 send_frame(self._connection, {"id": number, **question.header()}, question.data)
@@ -99,10 +105,21 @@ class EngineProcess:
             answer, body = future.result(question.timeout_s + SLACK_S)
         except FutureTimeout:
             self._pending.pop(number, None)
+            self._end_if_hung(max(HANGS_S, question.timeout_s))
             raise Busy("serving.timeout", f"no answer within {question.timeout_s:g} s") from None
         if "error" in answer:
             raise error_from_header(answer["error"])
         return read_answer(question.use, answer["answer"], body)
+
+    def idle_s(self) -> float:
+        """Seconds without a question; 0 while there is one."""
+        return 0.0 if self._pending else time.monotonic() - self.asked_at
+
+    def _end_if_hung(self, silent_s: float) -> None:
+        """End an engine that has questions and has not said a word for so long."""
+        if time.monotonic() - self._sign > silent_s:
+            log.error("an engine hangs and is ended", pid=self.pid, lens=self.lens)
+            self._process.kill()
 
     def to_json(self) -> dict[str, Any]:
         state = "dead" if self.dead else "ready" if self._ready.done() else "loading"
@@ -122,6 +139,7 @@ class EngineProcess:
         try:
             while (frame := receive_frame(self._connection)) is not None:
                 header, body = frame
+                self._sign = time.monotonic()
                 if "id" not in header:
                     self._ready.set_result(header)
                     continue
@@ -173,6 +191,16 @@ class Engines:
         with self._lock:
             return [engine.to_json() for engine in self._running.values()]
 
+    def rest(self, idle_s: float) -> None:
+        """End the engines that nobody has asked for so long; the next question starts one again."""
+        with self._lock:
+            idle = [lens for lens, engine in self._running.items() if engine.idle_s() > idle_s]
+            engines = [self._running.pop(lens) for lens in idle]
+            ENGINES.set(len(self._running))
+        for engine in engines:
+            log.info("an engine that nobody asks is ended", lens=engine.lens, pid=engine.pid)
+            engine.stop()
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -184,6 +212,8 @@ class Engines:
     def _engine(self, lens: str) -> EngineProcess:
         with self._lock:
             engine = self._running.get(lens)
+            if engine is not None:
+                engine.asked_at = time.monotonic()  # so that it does not go to rest just now
             starting = self._locks.setdefault(lens, threading.Lock())
         if engine is not None and not engine.dead:
             engine.wait_ready(START_TIMEOUT_S)

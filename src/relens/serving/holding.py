@@ -46,6 +46,7 @@ class Told:
     outputs: tuple[TensorInfo, ...]
     labels: tuple[str, ...]
     pictures: str | None
+    space: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Holding:
             tuple(TensorInfo(name, datatype, tuple(shape)) for name, datatype, shape in told[kind])
             for kind in ("inputs", "outputs")
         )
-        return Told(told["backend"], inputs, outputs, tuple(told["labels"]), told["pictures"])
+        return Told(told["backend"], inputs, outputs, tuple(told["labels"]), told["pictures"], told["space"])
 
     async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float) -> Ran:
         """One forward. Died if the engine ends first; Busy if the answer does not come in time."""

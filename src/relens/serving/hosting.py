@@ -77,6 +77,7 @@ class Hosting:
     """A `ModelServer` over a folder of models."""
 
     def __init__(self, folder: ModelFolder, start: Start, options: Options) -> None:
+        self.where = folder.where
         self._folder = folder
         self._start = start
         self._options = options
@@ -135,11 +136,15 @@ class Hosting:
         given = {} if how is None else how.labels
         return {label: one for label, one in given.items() if one in known and known[one].state == "AVAILABLE"}
 
+    def choose(self, named: Named) -> Named:
+        return named
+
     def describe(self, named: Named) -> Served:
         slot = self._slot(named)
         assert slot.told is not None
         told = slot.told
-        return Served(slot.model, slot.number, told.inputs, told.outputs, told.backend, told.labels, told.pictures)
+        tensors = told.inputs, told.outputs
+        return Served(slot.model, slot.number, *tensors, told.backend, told.labels, told.pictures, told.space)
 
     async def infer(
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
@@ -304,7 +309,7 @@ class Hosting:
                 slot.leave.set()
         if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
             return  # what goes calls this again when it has ended
-        for number in wanted | tried:
+        for number in (wanted | tried) & slots.keys():
             self._begin(slots[number])
 
     def _begin(self, slot: Slot) -> None:

@@ -139,14 +139,15 @@ class Said:
 
     def model(self, named: Named) -> dict[str, Any]:
         served = self._server.describe(named)
-        properties = {"properties": {PICTURES: served.pictures}} if served.pictures else {}
+        told = {PICTURES: served.pictures, "space": served.space}
+        properties = {name: value for name, value in told.items() if value is not None}
         return {
             "name": served.model,
             "versions": [str(version) for version in self._available(served.model)],
             "platform": served.backend,
             "inputs": [_metadata(info) for info in served.inputs],
             "outputs": [_metadata(info) for info in served.outputs],
-        } | properties
+        } | ({"properties": properties} if properties else {})
 
     def config(self, named: Named) -> dict[str, Any]:
         return _config(self._server.describe(named))

@@ -71,6 +71,9 @@ class Answerer(Protocol):
     def running(self) -> list[dict[str, Any]]:
         """What runs now: one JSON object an engine."""
 
+    def rest(self, idle_s: float) -> None:
+        """Let go of what nobody has asked for so long."""
+
     def close(self) -> None: ...
 
 

@@ -16,6 +16,9 @@ from relens.tensors import Array, TensorInfo, Tensors
 PICTURES = "pictures"
 """What protocols call the way in for pictures: a signature of TensorFlow Serving, a property of a model."""
 
+STICKY = "x-relens-sticky"
+"""The header, or key of metadata, in which callers say who asks."""
+
 State = Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
 
 Swap = Literal["availability", "resource"]
@@ -23,11 +26,17 @@ Swap = Literal["availability", "resource"]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A model, and which of its versions is meant: that number (from 1), that label, or the newest available one."""
+    """A model, and which of its versions is meant: that number (from 1), that label, or whichever answers now.
+
+    sticky  who asks, in the caller's own words: of versions among which requests are split, the same one answers
+    chosen  whether the version is one that `ModelServer.choose` has chosen
+    """
 
     model: str
     version: int | None = None
     label: str | None = None
+    sticky: str | None = None
+    chosen: bool = False
 
     def __str__(self) -> str:
         if self.version is not None:
@@ -71,12 +80,39 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What part a version has in the requests that name no version.
+
+    share     of them that it gets now, 0 to 1
+    answered  how many it has answered
+    failed    how many it failed, which another version was asked then, or nobody any more
+    why       why it gets none although it is to have some; empty if that is not so
+    since     seconds since 1970, from when that is so
+    shadow    as a shadow: how many requests by what came of them
+    """
+
+    share: float
+    answered: int = 0
+    failed: int = 0
+    why: str = ""
+    since: float | None = None
+    shadow: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = {"share": round(self.share, 4), "answered": self.answered, "failed": self.failed}
+        if self.why:
+            told |= {"why": self.why, "since": self.since}
+        return told | ({"shadow": dict(self.shadow)} if self.shadow else {})
+
+
+@dataclass(frozen=True, slots=True)
 class VersionStatus:
     """How a version is.
 
     error         why it ended, or why loading it failed last
     waiting       requests that its engine has not answered
     memory_bytes  resident memory of its engine; 0 if that is not known
+    traffic       its part in requests that name no version; None if they are not split
     """
 
     version: int
@@ -84,11 +120,13 @@ class VersionStatus:
     error: RelensError | None = None
     waiting: int = 0
     memory_bytes: int = 0
+    traffic: Share | None = None
 
     def to_json(self) -> dict[str, Any]:
         error = {} if self.error is None else self.error.to_json()
         said = {"version": self.version, "state": self.state, "waiting": self.waiting}
-        return {**said, "memory_bytes": self.memory_bytes, **error}
+        traffic = {} if self.traffic is None else {"traffic": self.traffic.to_json()}
+        return {**said, "memory_bytes": self.memory_bytes, **traffic, **error}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +136,7 @@ class Served:
     inputs    in the model's order, as outputs
     labels    class names by index, if it has any
     pictures  name of the input that takes pictures as well, (n) BYTES in place of its tensor; None: no input does
+    space     of its vectors, by its card; None if it gives none, or that is not known
     """
 
     model: str
@@ -107,6 +146,7 @@ class Served:
     backend: str
     labels: tuple[str, ...] = ()
     pictures: str | None = None
+    space: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +197,13 @@ class ModelServer(Protocol):
 
     def labels(self, model: str) -> Mapping[str, int]:
         """Label to version."""
+
+    def choose(self, named: Named) -> Named:
+        """Which version is to answer one request, where versions share those of a model: the same name, `chosen`.
+
+        What names a version or label, and models that are not shared, are as given. Doors call it once for each
+        request, before `describe`, so that what is described is what is asked. Raises nothing.
+        """
 
     def describe(self, named: Named) -> Served:
         """The version that answers. Missing for a model, version or label that there is not; Busy while it loads."""

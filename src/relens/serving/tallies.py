@@ -56,6 +56,9 @@ class Counted:
     def labels(self, model: str) -> Mapping[str, int]:
         return self._server.labels(model)
 
+    def choose(self, named: Named) -> Named:
+        return self._server.choose(named)
+
     def describe(self, named: Named) -> Served:
         return self._server.describe(named)
 

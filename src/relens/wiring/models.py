@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
-import uvicorn
-import uvloop
 
 from relens import config
 from relens.config import ServedModel, Settings
 from relens.hosted import start
 from relens.models.far import open_models
 from relens.models.folder import ModelFolder
-from relens.rest.models import Lived, create_models_app
+from relens.rest.models import Lived, Opened, create_models_app
 from relens.rpc import create_rpc_server
 from relens.serving.hosting import Hosting, Options
-from relens.serving.served import Policy, Wanted
+from relens.serving.served import ModelServer, Policy, Wanted
+from relens.serving.splits import Rollback, Split
 from relens.serving.tallies import counted
+from relens.serving.traffic import Traffic
 from relens.wiring import Parts
-from relens.wiring.listening import LOOPBACK, Server, listen, url_of
+from relens.wiring.listening import LOOPBACK, listen, run, serve, url_of
 
 DEFAULT_PORT = 8080
 AHEAD = 2
@@ -50,7 +50,7 @@ def host_models(
     return Hosting(folder, _Starting(given, cache or default_cache()), options or options_of(given))
 
 
-def hosted_beside(parts: Parts) -> Hosting | None:
+def hosted_beside(parts: Parts) -> Opened | None:
     """A server of the models that the settings of a home name, not begun; None if they name none.
 
     Raises why nothing can be served from there.
@@ -61,7 +61,19 @@ def hosted_beside(parts: Parts) -> Hosting | None:
         return None
     location = given if "://" in given else parts.home.path / Path(given).expanduser()
     cache = parts.home.cache
-    return host_models(open_models(location, settings.blob_store, cache / "models"), settings=settings, cache=cache)
+    folder = open_models(location, settings.blob_store, cache / "models")
+    return with_traffic(host_models(folder, settings=settings, cache=cache), settings)
+
+
+def with_traffic(hosting: Hosting, settings: Settings) -> Opened:
+    """The server with requests split among versions of the models that the settings say it of."""
+    given = {model: how.traffic for model, how in settings.models.serve.items() if how.traffic is not None}
+    if not given:
+        return hosting
+    splits = {
+        model: Split(how.split, how.shadow, Rollback(**how.rollback.model_dump())) for model, how in given.items()
+    }
+    return Traffic(hosting, splits, wait_s=settings.server.timeout_s)
 
 
 def options_of(settings: Settings) -> Options:
@@ -106,27 +118,34 @@ def run_models(
     options = options_of(settings) if poll_s is None else replace(options_of(settings), poll_s=poll_s)
     hosting = host_models(open_models(location, settings.blob_store, default_cache() / "models"), options, settings)
     with listen(LOOPBACK[0], DEFAULT_PORT if port is None else port) as listener:
-        server = counted(hosting)
-        max_bytes = settings.limits.max_bytes
+        run(_serve(with_traffic(hosting, settings), listener, grpc_port, settings, ready))
 
-        async def serve() -> None:
-            parts: list[Lived] = [hosting]
-            address = None
-            if grpc_port is not None:
-                rpc = create_rpc_server(server, max_bytes=max_bytes)
-                address = f"{LOOPBACK[0]}:{rpc.listen(LOOPBACK[0], grpc_port)}"
-                parts.append(rpc)
-            app = create_models_app(server, *parts, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
-            way = uvicorn.Config(
-                app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
-            )
-            ready(url_of(listener), address)
-            log.info("up", url=url_of(listener), grpc=address, models=location, pid=os.getpid())
-            await Server(way).serve(sockets=[listener])
-            log.info("down")
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
+async def _serve(
+    hosting: Opened,
+    listener: socket.socket,
+    grpc_port: int | None,
+    settings: Settings,
+    ready: Callable[[str, str | None], None],
+) -> None:
+    server, max_bytes = counted(hosting), settings.limits.max_bytes
+    doors, address = rpc_door(server, grpc_port, max_bytes)
+    app = create_models_app(server, hosting, *doors, max_bytes=max_bytes, allowed_hosts=LOOPBACK)
+    ready(url_of(listener), address)
+    log.info("up", url=url_of(listener), grpc=address, pid=os.getpid())
+    await serve(app, listener)
+    log.info("down")
+
+
+def rpc_door(server: ModelServer, port: int | None, max_bytes: int) -> tuple[list[Lived], str | None]:
+    """What serves models over gRPC on a port, and its address; nothing for None. On the running event loop.
+
+    Conflict if the port is taken.
+    """
+    if port is None:
+        return [], None
+    door = create_rpc_server(server, max_bytes=max_bytes)
+    return [door], f"{LOOPBACK[0]}:{door.listen(LOOPBACK[0], port)}"
 
 
 def default_cache() -> Path:

@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable
 
 import structlog
-import uvicorn
 
 from relens.errors import BadInput
 from relens.gateway import Gateway
 from relens.jobs import WorkerPool
 from relens.rest import create_app
+from relens.rest.models import Lived, Opened
+from relens.serving.tallies import counted
 from relens.wiring import Parts, worker_argv
-from relens.wiring.listening import LOOPBACK, Server, listen, url_of
+from relens.wiring.listening import LOOPBACK, listen, run, serve, url_of
 from relens.wiring.lock import server_lock, write_note
-from relens.wiring.models import hosted_beside
+from relens.wiring.models import hosted_beside, rpc_door
 
 TEND_S = 0.25
 PAUSE_S = 10.0
@@ -54,22 +55,34 @@ def run_server(parts: Parts, *, port: int | None = None, ready: Callable[[str], 
 
 
 def _serve(parts: Parts, gateway: Gateway, listener: socket.socket, ready: Callable[[str], None]) -> None:
-    url = url_of(listener)
-    server = parts.settings.server
-    # More than the engine's queue holds, so that it is the engine which says that it is full.
-    questions = server.queue + server.threads + 8
+    hosting = hosted_beside(parts)
+    run(_serve_all(parts, gateway, hosting, listener, ready))
+
+
+async def _serve_all(
+    parts: Parts, gateway: Gateway, hosting: Opened | None, listener: socket.socket, ready: Callable[[str], None]
+) -> None:
+    url, settings = url_of(listener), parts.settings
+    max_bytes = settings.limits.max_bytes
+    models = None if hosting is None else counted(hosting)
+    lived: list[Lived] = []
+    address = None
+    if hosting is not None and models is not None:
+        doors, address = rpc_door(models, settings.models.grpc_port, max_bytes)
+        lived = [hosting, *doors]
     app = create_app(
         gateway,
-        max_bytes=parts.settings.limits.max_bytes,
+        max_bytes=max_bytes,
         allowed_hosts=LOOPBACK,
-        questions=questions,
-        models=hosted_beside(parts),
+        # More than the engine's queue holds, so that it is the engine which says that it is full.
+        questions=settings.server.queue + settings.server.threads + 8,
+        models=models,
+        lived=lived,
     )
-    settings = uvicorn.Config(app, log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10)
     write_note(parts.home, url)
     ready(url)
-    log.info("up", url=url, home=str(parts.home.path), pid=os.getpid())
-    Server(settings).run(sockets=[listener])
+    log.info("up", url=url, grpc=address, home=str(parts.home.path), pid=os.getpid())
+    await serve(app, listener)
     log.info("down")
 
 
@@ -97,6 +110,7 @@ class _Workers:
             try:
                 if time.monotonic() - looked > UPKEEP_S:
                     looked = time.monotonic()
+                    self._gateway.rest_engines()
                     self._gateway.compact_due()
                     self._gateway.index_large()
                 if self._gateway.unfinished():

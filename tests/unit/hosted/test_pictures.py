@@ -11,7 +11,7 @@ from PIL import Image
 
 from relens.errors import BadInput
 from relens.hosted.model import Model, is_of_pictures
-from relens.models.card import read_card
+from relens.models.card import read_card, space_digest
 from relens.models.drafts import Wish, draft_model
 from relens.runtimes.graph import Graph
 from relens.tensors import TensorInfo
@@ -107,6 +107,21 @@ def test_faces_that_are_to_be_aligned_are_not_taken_from_pictures(tmp_path):
     with pytest.raises(BadInput) as caught:
         run(model, batch(draw(1)))
     assert caught.value.code == "hosted.aligned"
+
+
+def test_a_model_with_a_vector_tells_its_space_as_its_card_has_it(tmp_path):
+    model = model_in(tmp_path, networks.embedder(), mean=[0.0] * 3)
+    card = read_card((tmp_path / "card.yaml").read_bytes())
+    assert model.space("digest") == space_digest(card.space("digest"))
+    assert model.space("digest") != model.space("other")
+    aligned = model_in(tmp_path, networks.embedder(), align="arcface", fit="stretch")
+    assert aligned.pictures is None
+    assert aligned.space("digest") not in {None, model.space("digest")}
+
+
+@pytest.mark.parametrize("network", [networks.classifier(), networks.scaler(2)], ids=["classes", "numbers"])
+def test_a_model_without_a_vector_has_no_space(tmp_path, network):
+    assert model_in(tmp_path, network).space("digest") is None
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,34 @@ def test_an_error_travels_with_all_that_it_carries():
     back = error_from_header(error_to_header(error))
     assert (type(back), back.code, back.message, back.hint) == (Busy, "a.b", "message", "hint")
     assert back.retry_after_s == 2.5
+
+
+def test_an_engine_that_nobody_asks_is_ended_and_started_again_when_somebody_does(engines):
+    first = ask(engines, b"x").picture.width
+    engines.rest(3600.0)
+    assert ask(engines, b"x").picture.width == first
+    engines.rest(0.0)
+    assert engines.running() == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+    assert ask(engines, b"x").picture.width != first
+
+
+def test_an_engine_with_a_question_does_not_go_to_rest(engines):
+    ask(engines, b"x")
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, engines, b"sleep 0.5")
+        while not engines.running()[0]["waiting"]:
+            time.sleep(0.01)
+        engines.rest(0.0)
+        assert asked.result(60).picture.width == engines.running()[0]["pid"]
+
+
+def test_an_engine_that_hangs_is_ended_and_another_answers(engines, monkeypatch):
+    monkeypatch.setattr(front, "SLACK_S", 0.1)
+    monkeypatch.setattr(front, "HANGS_S", 0.05)
+    first = ask(engines, b"x").picture.width
+    os.kill(first, signal.SIGSTOP)
+    with pytest.raises(Busy):
+        ask(engines, b"x", timeout_s=0.04)
+    assert ask(engines, b"x").picture.width != first
