@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    connections,
     decode,
     detector,
     document,
@@ -18,7 +19,11 @@ from bench import (
     http_search,
     importing,
     ivf,
+    load,
     memory,
+    peer_pictures,
+    peer_tensors,
+    peers,
     reimport,
     round_trip,
     rpc,
@@ -49,6 +54,10 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "text": text.measure,
     "faces": faces.measure,
     "swap": swap.measure,
+    "peers": peer_tensors.measure,
+    "pictures": peer_pictures.measure,
+    "load": load.measure,
+    "connections": connections.measure,
     "rpc": rpc.measure,
 }
 
@@ -58,12 +67,17 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="smaller numbers: roughly right, in two minutes")
     parser.add_argument("--write", action="store_true", help=f"write {document.PATH.relative_to(ROOT)}")
+    parser.add_argument(
+        "--install", action="store_true", help="first install the servers that `peers` and `pictures` measure beside"
+    )
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"there is no {', '.join(unknown)}; there is {', '.join(BENCHMARKS)}")
     if given.write and (given.names or given.quick):
         parser.error("--write writes a whole run: neither names nor --quick go with it")
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if given.install:
+        peers.install(FOLDER)
     setup = Setup(FOLDER, given.quick)
     print(f"{document.machine()}; load {os.getloadavg()[0]:.1f}")
     if given.quick:

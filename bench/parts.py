@@ -128,7 +128,17 @@ def preparer(prep: Preprocessing) -> Callable[[Pixels], Floats]:
 
 
 def embedder(artifact: Artifact) -> Callable[[Floats], Floats]:
-    """Runs the model for scores and vector; gives the vector. With the options that `OnnxRuntime` sets."""
+    """Runs the model for scores and vector; gives the vector."""
+    return _runner(artifact, "vector", "scores")
+
+
+def scorer(artifact: Artifact) -> Callable[[Floats], Floats]:
+    """Runs the model for scores alone."""
+    return _runner(artifact, "scores")
+
+
+def _runner(artifact: Artifact, *roles: str) -> Callable[[Floats], Floats]:
+    """Runs the model for these; gives the first. With the options that `OnnxRuntime` sets."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -137,13 +147,13 @@ def embedder(artifact: Artifact) -> Callable[[Floats], Floats]:
     options.enable_mem_pattern = False
     session = onnxruntime.InferenceSession(str(artifact.model_file), options, providers=["CPUExecutionProvider"])
     card = artifact.card
-    tensors = [card.outputs["vector"], card.outputs["scores"]]
+    tensors = [card.outputs[role] for role in roles]
 
-    def embed(values: Floats) -> Floats:
-        vector: Floats = session.run(tensors, {card.input: values})[0][0]
-        return vector
+    def run(values: Floats) -> Floats:
+        first: Floats = session.run(tensors, {card.input: values})[0][0]
+        return first
 
-    return embed
+    return run
 
 
 def appender(file: BinaryIO) -> Callable[[bytes], bytes]:
