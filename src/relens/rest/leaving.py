@@ -16,20 +16,45 @@ Done = TypeVar("Done")
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Done]) -> Done:
     """What the work gives. It is cancelled when the client leaves: ClientDisconnect. The body was read before."""
-    doing = asyncio.ensure_future(work)
+    watch = _Watch(request)
     try:
-        await asyncio.wait({doing}, timeout=WATCHED_AFTER_S)
-        if not doing.done():
-            leaving = asyncio.ensure_future(_gone(request))
-            await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            leaving.cancel()
-        if not doing.done():
-            raise ClientDisconnect
-        return doing.result()
+        return await work
+    except asyncio.CancelledError:
+        if watch.client_left():
+            raise ClientDisconnect from None
+        raise
     finally:
-        doing.cancel()
+        watch.end()
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the task that it is made in when the client leaves; it begins to look after a moment."""
+
+    def __init__(self, request: Request) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._request = request
+        self._task = task
+        self._looking: asyncio.Task[None] | None = None
+        self._left = False
+        self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER_S, self._begin)
+
+    def client_left(self) -> bool:
+        """Whether it was this that has cancelled the task, which then is not cancelled any more."""
+        if self._left:
+            self._task.uncancel()
+        return self._left
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _begin(self) -> None:
+        self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def _look(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        self._task.cancel()
