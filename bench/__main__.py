@@ -73,8 +73,8 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"there is no {', '.join(unknown)}; there is {', '.join(BENCHMARKS)}")
-    if given.write and (given.names or given.quick):
-        parser.error("--write writes a whole run: neither names nor --quick go with it")
+    if given.write and given.quick:
+        parser.error("--write writes full runs: --quick does not go with it")
     FOLDER.mkdir(parents=True, exist_ok=True)
     if given.install:
         peers.install(FOLDER)
@@ -83,7 +83,9 @@ def main() -> None:
     if given.quick:
         print("quick: smaller numbers than a full run, so figures are rough and not to be compared with it")
     reports = {name: run(name, setup) for name in given.names or BENCHMARKS}
-    if given.write:
+    if given.write and given.names:
+        document.update(reports)
+    elif given.write:
         document.write(reports)
 
 
