@@ -7,7 +7,6 @@ import time
 
 import numpy as np
 import pytest
-
 from onnx import TensorProto, helper
 
 from relens.errors import BadInput, Broken, Busy
