@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 import signal
+import socket
 import time
 
 import numpy as np
 import pytest
+import structlog
 
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.models.folder import Here, ModelFolder
@@ -63,11 +66,11 @@ async def ask(server, model="scale", *, row=ROW, **named):
     return answer.version
 
 
-async def until(told, *, timeout_s=60.0):
+async def until(told, *, timeout_s=60.0, pause_s=0.02):
     deadline = time.monotonic() + timeout_s
     while not told():
         assert time.monotonic() < deadline, "it did not come to that"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause_s)
 
 
 def states(server, model="scale"):
@@ -221,6 +224,175 @@ def test_what_is_served_can_be_changed_while_it_is(root):
             server.configure({"scale": Wanted(Policy(specific=(1,)), {"stable": 1}), "other": Wanted()})
             assert await ask(server, label="stable") == 1
             await until(lambda: states(server, "other") == {1: "AVAILABLE"})
+
+    run(work())
+
+
+def test_a_model_that_is_not_wanted_any_more_is_not_told_of_although_a_version_of_it_failed(root):
+    async def work():
+        good(root, 1)
+        good(root, 1, model="other")
+        put(root, 2, b"no model", model="other")
+        async with hosted(root, tries=1) as server:
+            await until(lambda: states(server, "other") == {2: "END", 1: "AVAILABLE"})
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            server.configure({"scale": Wanted()})
+            await until(lambda: server.models() == ["scale"])
+            server.configure({"scale": Wanted(), "other": Wanted(Policy(latest=0))})
+            assert server.models() == ["scale"]
+            with pytest.raises(Missing):
+                await ask(server, "other")
+
+    run(work())
+
+
+def test_a_version_that_changes_before_it_is_loaded_was_not_overwritten(root):
+    async def work():
+        for version in (1, 2):
+            put(root, version, networks.scaler(3))
+        async with hosted(root) as server:
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+            with structlog.testing.capture_logs() as logs:
+                (root / "scale" / "1" / "model.onnx").write_bytes(networks.scaler(1))
+                await asyncio.sleep(0.3)
+                shutil.rmtree(root / "scale" / "2")
+                await until(lambda: states(server) == {1: "AVAILABLE"})
+            assert await ask(server) == 1
+            assert server.versions("scale")[0].error is None
+        assert not [line for line in logs if line["log_level"] == "error"]
+
+    run(work())
+
+
+def test_a_version_that_is_wanted_again_while_it_goes_comes_back(root):
+    async def work():
+        good(root, 1)
+        good(root, 1, model="other")
+        async with hosted(root) as server:
+            await until(lambda: states(server) == states(server, "other") == {1: "AVAILABLE"})
+            server.configure({"other": Wanted()})
+            await until(lambda: states(server) == {1: "UNLOADING"}, pause_s=0)  # which is soon over
+            with structlog.testing.capture_logs() as logs:
+                server.configure({"scale": Wanted(), "other": Wanted()})
+                await until(lambda: states(server) == {1: "AVAILABLE"})
+            assert await ask(server) == 1
+        assert not [line for line in logs if line["log_level"] == "error"]
+
+    run(work())
+
+
+def test_the_end_is_no_error(root):
+    async def work():
+        good(root, 1)
+        put(root, 1, b"no model", model="other")
+        with structlog.testing.capture_logs() as logs:
+            async with hosted(root) as server:
+                await until(lambda: states(server) == {1: "AVAILABLE"})
+                await until(lambda: server.versions("other")[0].error is not None)
+        assert not [line for line in logs if line["log_level"] == "error"]
+
+    run(work())
+
+
+def test_what_is_known_to_be_bad_costs_no_gap_where_the_old_version_goes_first(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, default=Wanted(swap="resource")) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            pid = engines(server)[1]
+            (root / "scale" / "2").mkdir()
+            (root / "scale" / "2" / "notes.txt").write_text("no model")
+            await until(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
+            assert engines(server) == {1: pid}
+
+    run(work())
+
+
+def test_how_many_may_wait_and_how_versions_are_swapped_outlives_a_change_of_versions(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, wanted={"scale": Wanted(swap="resource", waiting=3)}) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            server.configure({"scale": Wanted(Policy(latest=1), {"stable": 1})})
+            asking = [asyncio.create_task(ask(server)) for _ in range(5)]
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            assert [one for one in answers if one == 1] == [1] * 3
+            good(root, 2)
+            most = 0
+            while states(server) != {2: "AVAILABLE"}:
+                most = max(most, len(engines(server)))
+                await asyncio.sleep(0.005)
+            assert most == 1
+
+    run(work())
+
+
+def test_no_more_than_may_wait_wait_for_an_engine_that_is_started_again(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, waiting=4) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            os.kill(engines(server)[1], signal.SIGKILL)
+            await until(lambda: engines(server) == {})
+            asking = [asyncio.create_task(ask(server)) for _ in range(10)]
+            await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            assert engines(server) == {}
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            assert [one for one in answers if one == 1] == [1] * 4
+            assert {one.code for one in answers if one != 1} == {"runtimes.queue-full"}
+
+    run(work())
+
+
+def test_an_engine_that_cannot_be_started_now_is_started_later(root, monkeypatch):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            tries = []
+            usual = socket.socketpair
+
+            def none_left():
+                tries.append(1)
+                if len(tries) < 3:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                return usual()
+
+            monkeypatch.setattr(holding.socket, "socketpair", none_left)
+            os.kill(engines(server)[1], signal.SIGKILL)
+            await until(lambda: engines(server) == {})
+            assert await ask(server) == 1
+            assert len(tries) == 3
+
+    run(work())
+
+
+def test_nobody_waits_longer_than_the_server_says(root, monkeypatch):
+    async def work():
+        good(root, 1)
+        async with hosted(root, wait_s=0.1) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            os.kill(engines(server)[1], signal.SIGSTOP)
+            with pytest.raises(Busy, match=r"within 0\.[12]"):
+                await server.infer(Named("scale"), {"images": ROW}, timeout_s=1e9)
+            os.kill(engines(server)[1], signal.SIGCONT)
+
+    monkeypatch.setattr(holding, "SLACK_S", 0.1)
+    run(work())
+
+
+def test_an_engine_that_hangs_is_ended_also_if_everybody_leaves(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, hangs_s=0.2) as server:
+            await until(lambda: states(server).get(1) == "AVAILABLE")
+            pid = engines(server)[1]
+            os.kill(pid, signal.SIGSTOP)
+            while engines(server).get(1) in {None, pid}:
+                asking = asyncio.create_task(ask(server))
+                await asyncio.wait({asking}, timeout=0.05)
+                asking.cancel()
+            assert await ask(server) == 1
 
     run(work())
 

@@ -72,7 +72,8 @@ def serve(connection: socket.socket, model: Model, way: Way, *, queue: int, dige
     while (frame := receive_frame(connection)) is not None:
         header, body = frame
         if "drop" in header:
-            runner.drop(header["drop"])
+            if runner.drop(header["drop"]):
+                outlet.send({"id": header["drop"], "dropped": True})
             continue
         now = time.monotonic()
         until = now + header["wait_s"]

@@ -82,11 +82,13 @@ class Runner:
         for number, work in enumerate([*works, *([self._run_batches] if together else [])]):
             threading.Thread(target=work, name=f"run-{number}", daemon=True).start()
 
-    def drop(self, number: int) -> None:
-        """Do not run a request that nobody waits for any more, if it has not begun."""
-        self._waiting.drop(lambda one: one.id == number)
-        for _ in range(self._ready.drop(lambda one: one.request.id == number)):
+    def drop(self, number: int) -> bool:
+        """Do not run a request that nobody waits for any more, if it has not begun. Whether it had not."""
+        waiting = self._waiting.drop(lambda one: one.id == number)
+        ready = self._ready.drop(lambda one: one.request.id == number)
+        for _ in range(ready):
             self._room.release()
+        return waiting + ready > 0
 
     # -- each by itself
 
@@ -128,10 +130,11 @@ class Runner:
     def _run_batches(self) -> None:
         _lower(self._way.nice)
         while (first := self._ready.take(None)) is not None:
-            batch = [first, *self._others(first)]
+            together = _is_even(first)
+            batch = [first, *self._others(first)] if together else [first]
             for _ in batch:
                 self._room.release()
-            if len(batch) == 1 and not self._way.sizes:
+            if len(batch) == 1 and not (together and self._way.sizes):
                 self._run_alone(first)
             else:
                 self._run_together(batch)
@@ -142,13 +145,9 @@ class Runner:
         kind = _kind(first)
 
         def fits(one: _Ready) -> bool:
-            nonlocal left
-            if _kind(one) != kind or _rows(one) > left:
-                return False
-            left -= _rows(one)
-            return True
+            return _is_even(one) and _kind(one) == kind
 
-        return self._ready.take_also(fits, most=left, wait_s=self._way.delay_s) if left > 0 else []
+        return self._ready.take_also(fits, most=left, wait_s=self._way.delay_s, size=_rows) if left > 0 else []
 
     def _run_together(self, batch: Sequence[_Ready]) -> None:
         begun = time.monotonic()
@@ -219,12 +218,18 @@ class _Answering:
 def _is_batched(model: Model) -> bool:
     """Whether all tensors have a free first side, which is the batch."""
     graph = model.graph
-    return all(info.shape[:1] == (None,) for info in (*graph.inputs, *graph.outputs))
+    return len(graph.inputs) > 0 and all(info.shape[:1] == (None,) for info in (*graph.inputs, *graph.outputs))
+
+
+def _is_even(one: _Ready) -> bool:
+    """Whether all inputs have equally many rows, and some: others are run as they are."""
+    sides = {array.shape[0] for array in one.prepared.inputs.values()}
+    return len(sides) == 1 and 0 not in sides
 
 
 def _side(prepared: Prepared) -> int:
-    shape = next(iter(prepared.inputs.values())).shape
-    return int(shape[0]) if shape else 1
+    shapes = [array.shape for array in prepared.inputs.values()]
+    return int(shapes[0][0]) if shapes and shapes[0] else 1
 
 
 def _rows(one: _Ready) -> int:

@@ -84,11 +84,14 @@ class WorkQueue(Generic[T]):
             self._on_expired(waiting.job)
         return None
 
-    def take_also(self, fits: Callable[[T], bool], *, most: int, wait_s: float) -> list[T]:
-        """More jobs, to be run together with one that was taken: at most so many, oldest first.
+    def take_also(
+        self, fits: Callable[[T], bool], *, most: int, wait_s: float, size: Callable[[T], int] = lambda _: 1
+    ) -> list[T]:
+        """More jobs, to be run together with one that was taken: oldest first, of `most` in size at most.
 
         fits    what does not fit stays where it is; it may be asked of a job more than once
-        wait_s  how long to wait for more, as long as there are fewer than `most`
+        wait_s  how long to wait for more, as long as there is room
+        size    of a job; by default 1
         """
         until = time.monotonic() + wait_s
         found: list[T] = []
@@ -96,9 +99,9 @@ class WorkQueue(Generic[T]):
             self._gathering += 1
             try:
                 while True:
-                    found += self._pick(fits, most - len(found))
+                    found += self._pick(fits, size, most - sum(map(size, found)))
                     left = until - time.monotonic()
-                    if len(found) >= most or left <= 0 or self._closed:
+                    if sum(map(size, found)) >= most or left <= 0 or self._closed:
                         return found
                     self._changed.wait(left)
             finally:
@@ -123,13 +126,14 @@ class WorkQueue(Generic[T]):
             self._changed.wait_for(lambda: self._waiting or self._closed, left)
             return self._waiting.popleft() if self._waiting else None
 
-    def _pick(self, fits: Callable[[T], bool], most: int) -> list[T]:
+    def _pick(self, fits: Callable[[T], bool], size: Callable[[T], int], room: int) -> list[T]:
         now = self._now()
         picked: list[T] = []
         kept = deque[_Waiting[T]]()
         for waiting in self._waiting:
-            if len(picked) < most and not waiting.expired(now) and fits(waiting.job):
+            if room > 0 and not waiting.expired(now) and fits(waiting.job) and size(waiting.job) <= room:
                 picked.append(waiting.job)
+                room -= size(waiting.job)
             else:
                 kept.append(waiting)
         self._waiting = kept

@@ -89,7 +89,8 @@ class Holding:
         self._writer = writer
         self._ids = itertools.count()
         self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], bytes]]] = {}
-        self._sign = 0.0  # when the engine last said anything, or was last asked while it had nothing to do
+        self._owed: set[int] = set()  # those that the engine has to say something of: also some that nobody waits for
+        self._sign = 0.0  # when the engine last did anything, or was last asked while it had nothing to do
         self._idle = asyncio.Event()
         self._idle.set()
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -148,19 +149,19 @@ class Holding:
         number = next(self._ids)
         encoded = json.dumps({"id": number, "wait_s": wait_s, **asked}, separators=(",", ":")).encode()
         answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
-        if not self._pending:
+        if not self._owed:
             self._sign = time.monotonic()
+        self._owed.add(number)
         self._pending[number] = answer
         self._idle.clear()
         try:
             self._send(encoded, body)
             told, made = await asyncio.wait_for(answer, wait_s + SLACK_S)
         except TimeoutError:
-            self._end_if_hung()
+            self._give_up(number)
             raise Busy("serving.timeout", f"no answer within {wait_s + SLACK_S:g} s") from None
         except asyncio.CancelledError:
-            if not self._writer.transport.is_closing():
-                self._send(json.dumps({"drop": number}).encode(), b"")  # nobody waits for it any more
+            self._give_up(number)
             raise
         finally:
             self._forget(number)
@@ -171,9 +172,15 @@ class Holding:
     def _send(self, header: bytes, body: bytes) -> None:
         self._writer.writelines([LENGTHS.pack(len(header), len(body)), header, body])
 
+    def _give_up(self, number: int) -> None:
+        """Nobody waits for a request any more."""
+        if not self._writer.transport.is_closing():
+            self._send(json.dumps({"drop": number}).encode(), b"")
+        self._end_if_hung()
+
     def _end_if_hung(self) -> None:
-        """End an engine that has requests and has not said a word for longer than any of them takes."""
-        if time.monotonic() - self._sign > self._hangs_s:
+        """End an engine that has requests and has done nothing for longer than any of them takes."""
+        if self._owed and time.monotonic() - self._sign > self._hangs_s:
             log.error("an engine hangs and is ended", pid=self.pid, silent_s=round(time.monotonic() - self._sign, 1))
             self._process.kill()
 
@@ -200,7 +207,6 @@ class Holding:
                 lengths = await self._reader.readexactly(LENGTHS.size)
                 header_length, body_length = LENGTHS.unpack(lengths)
                 header = json.loads(await self._reader.readexactly(header_length))
-                self._sign = time.monotonic()
                 self._take(header, await self._reader.readexactly(body_length) if body_length else b"")
         except (OSError, ValueError, asyncio.IncompleteReadError):
             pass
@@ -212,6 +218,9 @@ class Holding:
             if not self._ready.done():
                 self._ready.set_result(header)
             return
+        self._owed.discard(header["id"])
+        if "dropped" not in header and header.get("error", {}).get("family") != Busy.__name__:
+            self._sign = time.monotonic()  # who refuses may still hang
         waiting = self._pending.get(header["id"])
         if waiting is not None and not waiting.done():
             waiting.set_result((header, body))
@@ -230,16 +239,23 @@ class Holding:
 
 async def start_holding(argv: Sequence[str], *, hangs_s: float) -> Holding:
     """Start an engine process; `--fd` is added to its arguments. Broken if it cannot be started."""
-    here, there = socket.socketpair()
+    try:
+        here, there = socket.socketpair()
+    except OSError as error:
+        raise _no_process(error) from error
     try:
         process = await asyncio.to_thread(_spawn, [*argv, "--fd", str(there.fileno())], there)
         reader, writer = await asyncio.open_connection(sock=here)
     except OSError as error:
         here.close()
-        raise Broken("serving.no-process", f"an engine cannot be started: {error.strerror}") from error
+        raise _no_process(error) from error
     finally:
         there.close()
     return Holding(process, reader, writer, hangs_s=hangs_s)
+
+
+def _no_process(error: OSError) -> Broken:
+    return Broken("serving.no-process", f"an engine cannot be started: {error.strerror}")
 
 
 def _spawn(argv: Sequence[str], there: socket.socket) -> subprocess.Popen[bytes]:

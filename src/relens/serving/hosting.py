@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,7 +51,7 @@ class Options:
     wanted    how each model is served
     default   how those are that `wanted` does not name; None: not at all
     poll_s    from one look at the folder to the next
-    wait_s    how long a request may wait, if it does not say
+    wait_s    how long a request may wait, if it does not say that less will do
     waiting   requests that one engine may have unanswered, if the model does not say; one more is Busy
     hangs_s   an engine that has requests and has said nothing for so long is ended, and started again
     load_s    how long loading may take
@@ -85,6 +85,7 @@ class Hosting:
         self._slots: dict[str, dict[int, Slot]] = {}
         self._loading = asyncio.Semaphore(options.at_once)
         self._looking: asyncio.Task[None] | None = None
+        self._closing = False
         self._unreadable = False
         self._gaps: dict[str, float] = {}  # since when no version of a model takes new requests
         self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
@@ -97,6 +98,7 @@ class Hosting:
 
     async def close(self) -> None:
         """End all engines, after what they have begun."""
+        self._closing = True
         if self._looking is not None:
             self._looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -173,7 +175,8 @@ class Hosting:
                         f"label {label} of {model} names version {number}, which is not available",
                         hint="serve the version first, then give it the label",
                     )
-        self._wanted, self._default = dict(wanted), None
+        self._wanted = {model: self._as_before(model, how) for model, how in wanted.items()}
+        self._default = None
         for model in list(self._slots):
             self._choose(model)
 
@@ -181,16 +184,20 @@ class Hosting:
         """The slot that answers, and what its engine says."""
         start = time.monotonic()
         slot = self._slot(named)
-        outcome = "failed"
+        outcome = "left"  # whoever asked
+        longest_s = self._options.wait_s
         try:
-            answer = await self._asked(named, ask, start + (timeout_s or self._options.wait_s))
+            answer = await self._asked(named, ask, start + min(timeout_s or longest_s, longest_s))
             outcome = "answered"
-            _, ran = answer
+            slot, ran = answer  # of a newer version, if that has taken over meanwhile
             MODEL_ROWS.labels(slot.model, str(slot.number)).observe(ran.rows)
             for phase, took_ms in ran.timings_ms.items():
                 MODEL_PHASES.labels(slot.model, str(slot.number), phase).observe(took_ms / 1000)
         except RelensError as error:
             outcome = error.code
+            raise
+        except Exception:
+            outcome = "failed"
             raise
         finally:
             MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
@@ -200,9 +207,10 @@ class Hosting:
     async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
         for _ in range(TRIES):
             slot = self._slot(named)
-            engine = await slot.engine(deadline)
             how = self._how(slot.model)
-            if engine.waiting >= ((how and how.waiting) or self._options.waiting):
+            most = (how and how.waiting) or self._options.waiting
+            engine = await slot.engine(deadline, most)
+            if engine.waiting >= most:
                 raise full(slot.name, engine.waiting)
             try:
                 return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
@@ -218,7 +226,13 @@ class Hosting:
 
     def _how(self, model: str) -> Wanted | None:
         """How a model is served; None: it is not."""
-        return self._wanted.get(model, self._default)
+        how = self._wanted.get(model, self._default)
+        return None if how is None or how.policy == NOTHING else how
+
+    def _as_before(self, model: str, how: Wanted) -> Wanted:
+        """With what is no matter of versions as the server was set up."""
+        before = self._options.wanted.get(model, self._options.default) or Wanted()
+        return replace(how, swap=before.swap, waiting=before.waiting)
 
     def _known(self, model: str) -> dict[int, Slot]:
         slots = self._slots.get(model)
@@ -266,8 +280,11 @@ class Hosting:
     def _reconcile(self, whole: Mapping[tuple[str, int], Version], unfinished: set[tuple[str, int]]) -> None:
         for (model, number), found in whole.items():
             self._notice(model, number, found)
-        for model in {*self._slots, *(model for model, _ in whole)}:
-            self._here[model] = {number for name, number in {*whole, *unfinished} if name == model}
+        here: dict[str, set[int]] = {model: set() for model in self._slots}
+        for model, number in {*whole, *unfinished}:
+            here.setdefault(model, set()).add(number)
+        self._here = here
+        for model in list(self._slots):
             self._choose(model)
 
     def _notice(self, model: str, number: int, found: Version) -> None:
@@ -276,7 +293,12 @@ class Hosting:
         slot = slots.get(number)
         other = slot is not None and slot.found.stamp != found.stamp
         unfetched = slot is not None and slot.error is not None and slot.error.code == NOT_FETCHED
-        if slot is None or (slot.state == "END" and not slot.overwritten and (other or unfetched)):
+        unused = slot is not None and slot.life is None
+        if (
+            slot is None
+            or (unused and other)
+            or (slot.state == "END" and not slot.overwritten and (other or unfetched))
+        ):
             slots[number] = Slot(model, number, found)
         elif other and slot.error is None:
             slot.error = Conflict(
@@ -294,18 +316,19 @@ class Hosting:
         """
         slots, here = self._slots.get(model, {}), self._here.get(model, set())
         how = self._how(model)
+        for number, slot in list(slots.items()):
+            if slot.state == "END" and number not in here:
+                del slots[number]
+            elif slot.state == "END" and (slot.error is None or how is None):
+                slots[number] = Slot(model, number, slot.found)  # it may be wanted again
         choose = NOTHING.choose if how is None else how.policy.choose
         hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
-        wanted = choose([number for number in hopeful if not slots[number].in_trouble])
+        wanted = choose([number for number in hopeful if not slots[number].in_trouble and not slots[number].bad])
         tried = choose(hopeful)
         serves = all(slots[number].state == "AVAILABLE" for number in wanted)
         makes_room = how is not None and how.swap == "resource"
-        for number, slot in list(slots.items()):
-            if slot.state == "END" and (slot.error is None or number not in here):
-                del slots[number]
-            elif (
-                number not in wanted | tried and slot.life is not None and (serves or makes_room or number not in here)
-            ):
+        for number, slot in slots.items():
+            if number not in wanted | tried and slot.life is not None and (serves or makes_room or number not in here):
                 slot.leave.set()
         if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
             return  # what goes calls this again when it has ended
@@ -313,7 +336,7 @@ class Hosting:
             self._begin(slots[number])
 
     def _begin(self, slot: Slot) -> None:
-        if slot.life is None:
+        if slot.life is None and not self._closing:
             slot.life = asyncio.create_task(self._live(slot), name=slot.name)
 
     # -- the life of one version
@@ -335,11 +358,12 @@ class Hosting:
             slot.state = "LOADING"
             for number in range(self._options.tries):
                 if slot.leave.is_set():
-                    slot.give_up(None)
-                    return None
+                    break
                 try:
                     engine = await self._try(slot)
                 except RelensError as error:
+                    if slot.leave.is_set():  # which says nothing of the version
+                        break
                     slot.error = error
                     MODEL_LOADS.labels(slot.model, "failed").inc()
                     log.warning("a version cannot be loaded", model=slot.name, why=str(error), tries=number + 1)
@@ -403,7 +427,7 @@ class Hosting:
         slot.give_up(None)
         log.info("a version has ended", model=slot.name)
         self._choose(slot.model)
-        if not self._slots.get(slot.model):
+        if not begun(self._slots.get(slot.model, {})):
             self._gaps.pop(slot.model, None)
 
     async def _restart(self, slot: Slot, engine: Holding) -> Holding | None:

@@ -232,6 +232,7 @@ class ModelServer(Protocol):
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         """Serve these models from now on, each so, and no others. Returns at once; versions come and go after.
 
+        Versions and labels are taken from it; `swap` and `waiting` stay as the server was set up.
         Missing for a model that there is not, BadInput for a label of a version that is not available: then nothing
         has changed.
         """

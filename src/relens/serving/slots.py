@@ -30,6 +30,7 @@ class Slot:
         self.life: asyncio.Task[None] | None = None
         self._engine: Holding | None = None
         self._has_engine = asyncio.Event()
+        self._waiting = 0  # requests that wait for an engine
 
     @property
     def name(self) -> str:
@@ -43,6 +44,11 @@ class Slot:
     def overwritten(self) -> bool:
         """Whether its files are not those that it was loaded from: nothing more is loaded from there."""
         return self.error is not None and self.error.code == OVERWRITTEN
+
+    @property
+    def bad(self) -> bool:
+        """Whether it is known, before it is loaded, that it cannot be."""
+        return self.found.problem is not None
 
     @property
     def in_trouble(self) -> bool:
@@ -72,11 +78,20 @@ class Slot:
         self._engine = None
         self._has_engine.set()
 
-    async def engine(self, deadline: float) -> Holding:
-        """The engine, once there is one. Busy if there is none in time; Broken if there will not be any."""
+    async def engine(self, deadline: float, most: int) -> Holding:
+        """The engine, once there is one. Busy if there is none in time; Broken if there will not be any.
+
+        most  requests that may wait for it; one more is Busy at once
+        """
         if self._engine is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._has_engine.wait(), max(0.0, deadline - time.monotonic()))
+            if self._waiting >= most:
+                raise full(self.name, self._waiting)
+            self._waiting += 1
+            try:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._has_engine.wait(), max(0.0, deadline - time.monotonic()))
+            finally:
+                self._waiting -= 1
         if self._engine is not None:
             return self._engine
         if self.state == "END":

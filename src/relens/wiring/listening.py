@@ -53,6 +53,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # what only has a port shares it with others, and refuses who comes at once
     except OSError as error:
         listener.close()
         raise Conflict(

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from relens.errors import BadInput, Broken, Busy
 from relens.hosted.model import Model
@@ -89,6 +90,17 @@ def start(tmp_path):
         queue.close()
 
 
+def adder(inputs):
+    """`sum` of what is given, one row for each row, or once for all where one has a single row."""
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"of_{name}", 2]) for name in inputs]
+    nodes = [helper.make_node("Sum", list(inputs), ["sum"])]
+    if not inputs:
+        nodes = [helper.make_node("Constant", [], ["sum"], value_floats=[3.0, 4.0])]
+    made = helper.make_tensor_value_info("sum", TensorProto.FLOAT, ["rows", 2] if inputs else [2])
+    graph = helper.make_graph(nodes, "adder", infos, [made])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+
+
 def put(queue, number, inputs, *, wanted=(), wait_s=60.0):
     heads, body = pack(inputs)
     put_frame(queue, number, {"inputs": heads, "outputs": list(wanted)}, body, wait_s=wait_s)
@@ -148,6 +160,36 @@ def test_requests_of_other_outputs_and_shapes_are_run_apart(start):
         [array] = outputs(given[number]).values()
         assert (array == number * (side if wanted == "sum" else 2)).all()
         assert given[number][0]["rows"] <= 3
+
+
+@pytest.mark.parametrize("sizes", [(), (8,)])
+def test_what_has_other_lengths_for_its_inputs_is_not_mixed_with_others(start, sizes):
+    queue, answers, model, _ = start(adder(["a", "b"]), Way(rows=8, delay_s=0.05, sizes=sizes))
+    for number in range(6):
+        rows = {"a": np.full((2, 2), number, np.float32), "b": np.full((1 + number % 2, 2), number, np.float32)}
+        put(queue, number, dict(sorted(rows.items(), reverse=number % 3 == 0)))
+    model.graph.go.set()
+    given = answers.wait_for(6)
+    for number in range(6):
+        np.testing.assert_array_equal(outputs(given[number])["sum"], np.full((2, 2), 2 * number))
+
+
+@pytest.mark.parametrize("way", [Way(rows=8, sizes=(4, 8), delay_s=0.05), Way()], ids=["together", "alone"])
+def test_no_rows_are_answered_with_none(start, way):
+    queue, answers, model, _ = start(networks.classifier(), way)
+    for number in range(4):
+        put(queue, number, pixels(number % 2, number))
+    model.graph.go.set()
+    given = answers.wait_for(4)
+    assert [outputs(given[number])["scores"].shape for number in range(4)] == [(0, 5), (1, 5)] * 2
+    assert set(model.graph.rows) == ({0, 4} if way.sizes else {0, 1})
+
+
+def test_a_model_that_takes_nothing_is_answered(start):
+    queue, answers, model, _ = start(adder([]), Way(rows=8))
+    model.graph.run = model.graph._graph.run
+    put(queue, 0, {})
+    assert outputs(answers.wait_for(1)[0])["sum"].tolist() == [3, 4]
 
 
 def test_a_model_with_an_output_without_a_batch_is_never_batched(start):

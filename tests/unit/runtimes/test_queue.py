@@ -187,6 +187,16 @@ def test_jobs_that_fit_are_taken_together_and_others_stay_in_their_order(clock, 
     assert [queue.take(0) for _ in range(4)] == ["b1", "b2", "a4", None]
 
 
+def test_who_has_gathered_as_much_as_there_is_room_for_waits_no_longer():
+    queue = WorkQueue(10, on_expired=print)
+    for job in (3, 5, 4, 1):
+        queue.put(job, deadline=None)
+    with ThreadPoolExecutor(1) as threads:
+        gathered = threads.submit(queue.take_also, lambda _: True, most=7, wait_s=60, size=lambda job: job)
+        assert gathered.result(30) == [3, 4]
+    assert [queue.take(0) for _ in range(2)] == [5, 1]
+
+
 def test_what_has_expired_is_not_taken_with_others(queue, clock, expired):
     queue.put("late", deadline=clock.time + 1)
     queue.put("patient", deadline=None)
