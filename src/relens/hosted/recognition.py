@@ -11,7 +11,7 @@ from relens.errors import BadInput, Broken
 from relens.models import Card
 from relens.values import WHOLE, Detection, Floats, FoundObject, Label
 from relens.vision import placement
-from relens.vision.heads import detections_of, scores_of, value_of
+from relens.vision.heads import best_labels, detections_of, scores_of, value_of
 
 ALL = "all"
 MOST_OBJECTS = 300
@@ -46,7 +46,7 @@ def objects_of(
     attributes: dict[str, Any] = {}
     best: tuple[Label, ...] = ()
     if "scores" in outputs and card.task != "regress":
-        best = _best(_finite(scores_of(outputs["scores"], card.decode))[0], labels, names)
+        best = best_labels(_finite(scores_of(outputs["scores"], card.decode))[0], labels, names)
     if card.task == "regress":
         attributes["value"] = round(float(_finite(value_of(outputs["value"], card.decode))[0]), 6)
         attributes |= {"unit": card.decode["unit"]} if "unit" in card.decode else {}
@@ -76,11 +76,6 @@ def _detections(
 def _found(one: Detection) -> FoundObject:
     name = Label(one.label or str(one.index), one.index, one.score)
     return FoundObject(one.box, one.score, ALL, (name,), {}, one.landmarks)
-
-
-def _best(scores: Floats, labels: Sequence[str], count: int) -> tuple[Label, ...]:
-    best = np.argsort(-scores, kind="stable")[:count]
-    return tuple(Label(labels[i] if i < len(labels) else str(i), int(i), float(scores[i])) for i in best)
 
 
 def _unit(vector: Floats) -> Floats:

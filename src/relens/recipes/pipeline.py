@@ -35,7 +35,7 @@ from relens.vision import (
     decode,
     subject_box,
 )
-from relens.vision.heads import scores_of, value_of
+from relens.vision.heads import best_labels, scores_of, value_of
 from relens.vision.quality import face_quality
 
 INCLUDES = ("vector", "subject", "heatmap")
@@ -191,10 +191,7 @@ class _Described:
         return _finite(model, scores_of(self._run(model, runs)["scores"], model.artifact.card.decode))
 
     def _labels(self, model: LoadedModel, scores: Floats) -> tuple[Label, ...]:
-        count = min(self.pipeline.lens.recipe.labels, len(scores))
-        top = np.argpartition(-scores, count - 1)[:count]
-        best = top[np.lexsort((top, -scores[top]))]
-        return tuple(Label(model.labels[i], int(i), float(scores[i])) for i in best)
+        return best_labels(scores, model.labels, self.pipeline.lens.recipe.labels)
 
     def _values(self, model: LoadedModel, runs: dict[str, Mapping[str, Floats]]) -> list[Any]:
         """A number for each crop, or the best name with its score."""

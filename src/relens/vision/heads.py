@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relens.errors import Broken
-from relens.values import Box, Detection, Floats
+from relens.values import Box, Detection, Floats, Label
 from relens.vision.boxes import nms
 
 MOST_CANDIDATES = 5000
@@ -36,6 +36,19 @@ def scores_of(tensor: Floats, decode: Mapping[str, Any]) -> Floats:
              if the model has done it
     """
     return _activated(tensor.reshape(len(tensor), -1), "kind", decode.get("kind", "none"))
+
+
+def best_labels(scores: Floats, names: Sequence[str], count: int) -> tuple[Label, ...]:
+    """The best classes, best first; of equal ones the first is better.
+
+    scores  (classes,), 0 to 1
+    names   by class; one without a name is called by its index
+    count   how many, at most
+    """
+    count = min(count, len(scores))
+    top = np.argpartition(-scores, count - 1)[:count]
+    best = top[np.lexsort((top, -scores[top]))]
+    return tuple(Label(names[i] if i < len(names) else str(i), int(i), float(scores[i])) for i in best)
 
 
 def value_of(tensor: Floats, decode: Mapping[str, Any]) -> Floats:
