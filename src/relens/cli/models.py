@@ -221,17 +221,10 @@ def _conversion_text(made: dict[str, Any]) -> str:
     compared = made["compared"]
     shares = compared["outputs"]
     rows = [
-        [
-            kind,
-            one["name"],
-            one["datatype"],
-            _sides(one["shape"]),
-            _figure(made["compared"]["outputs"].get(one["name"])),
-        ]
+        [kind, one["name"], one["datatype"], _sides(one["shape"]), _figure(shares.get(one["name"]))]
         for kind in ("inputs", "outputs")
         for one in made[kind]
     ]
-    compared = made["compared"]
     head = f"{made['file']}: {made['bytes'] / 1e6:.1f} MB, {savedmodel.told_difference(compared)}"
     left_out = f"{compared['left_out']} runs were left out, which the original refuses: {compared['why']}"
     lines = [f"{head}, in {compared['runs']} runs" if compared["runs"] else head]

@@ -116,7 +116,7 @@ def told_difference(compared: Mapping[str, Any]) -> str:
 
 def rounded_up(share: float) -> str:
     """A number with one digit, and no smaller than it is."""
-    return f"{Context(prec=1, rounding=ROUND_CEILING).create_decimal(share):.0e}" if share else "0"
+    return f"{float(Context(prec=1, rounding=ROUND_CEILING).create_decimal_from_float(share)):g}"
 
 
 def put(data: bytes, target: Path) -> None:
@@ -148,7 +148,8 @@ def _run(words: list[str], folder: Path) -> None:
     with said.open("wb") as out:
         # -P: its own folder is none to import from.
         command = [sys.executable, "-P", *words]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out)  # noqa: S603 - our own
+        seeded = {**os.environ, "PYTHONHASHSEED": "0"}  # sets have one order
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=seeded)  # noqa: S603
         try:
             code = process.wait()
         finally:

@@ -138,11 +138,12 @@ def _typed(values: NDArray[Any], datatype: str) -> NDArray[Any]:
         case "BYTES":
             return values.astype(np.int64).astype(str).astype(object)
         case "BOOL":
-            return values.astype(np.int64) % 2 == 1
+            return (values.astype(np.int64) % 2).astype(np.bool_)
         case "INT8":
             return (values % 128).astype(np.int8)
         case _:
-            return values.astype(np.dtype(datatype.lower().replace("fp", "float")))
+            dtype: np.dtype[Any] = np.dtype(datatype.lower().replace("fp", "float"))
+            return values.astype(dtype)
 
 
 def _share(pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> float:
@@ -266,19 +267,25 @@ class _Unsupported(logging.Handler):
 
 
 def _clean(target: Path, unknown: Sequence[str], inputs: Sequence[Side], outputs: Sequence[Side]) -> None:
-    """Write the file again without the path of what it was made of. Failed if it is not what the signature says."""
+    """Write the file again in its one spelling. Failed if it is not what the signature says."""
     import onnx  # noqa: PLC0415 - whose import is not the comparison's to pay
 
+    from relens.models.canonical import canonical, graphs_in  # noqa: PLC0415 - as above
+
+    def nodes(graph: Any) -> Iterator[Any]:
+        for node in graph.node:
+            yield node
+            for inner in graphs_in(node):
+                yield from nodes(inner)
+
     model = onnx.load(target)
-    lacking = sorted({node.op_type for node in _nodes(model.graph) if not onnx.defs.has(node.op_type, node.domain)})
+    lacking = sorted({node.op_type for node in nodes(model.graph) if not onnx.defs.has(node.op_type, node.domain)})
     if lacking := sorted({*unknown, *lacking}):
         raise _cannot(
             f"ONNX has no operation {', '.join(lacking[:LONGEST_LIST])}",
             "export a signature that takes numbers, without what decodes pictures or text: relens takes pictures itself"
             " (docs/serving.md)",
         )
-    model.doc_string = model.graph.doc_string = ""
-    model.graph.name = "savedmodel"
     for wanted, found in ((inputs, model.graph.input), (outputs, model.graph.output)):
         has = {one.name: _datatype(one) for one in found}
         if has != {one.name: one.datatype for one in wanted}:
@@ -290,16 +297,7 @@ def _clean(target: Path, unknown: Sequence[str], inputs: Sequence[Side], outputs
             side = one.type.tensor_type.shape.dim[at]
             if length is None and side.HasField("dim_value"):
                 side.dim_param = f"{one.name}_{at}"
-    onnx.save(model, target)
-
-
-def _nodes(graph: Any) -> Iterator[Any]:
-    """Nodes of a graph and of those within it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _nodes(inner)
+    target.write_bytes(canonical(model))
 
 
 def _datatype(tensor: Any) -> str:
@@ -364,6 +362,9 @@ def _first_line(error: BaseException) -> str:
         if not line.startswith(("Graph execution error", "Detected at node", "File ", "[[", "<stack"))
     ]
     return f"{type(error).__name__}: {(said or lines or [''])[0]}"[:300]
+
+
+_PLACES = ("Graph execution error", "Detected at node", "File ", "[[", "<stack")
 
 
 def _end_with_parent() -> None:
