@@ -111,6 +111,8 @@ def told_difference(compared: Mapping[str, Any]) -> str:
     """How far the two models are apart, in words."""
     if not compared["runs"]:
         return f"not compared: the original refuses random inputs ({compared['why']})"
+    if not compared["difference"]:
+        return "gives the same to the last bit"
     return f"differs by at most {rounded_up(compared['difference'])} of the largest output"
 
 

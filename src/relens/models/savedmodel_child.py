@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 OPSET = 18
 """The newest that tf2onnx writes."""
 TAG = "serve"
+MAX_BYTES = 2**31
 MODEL, REPORT, ERROR = "model.onnx", "report.json", "error.json"
 
 SEED = 0
@@ -250,6 +251,9 @@ def _run_converter(convert: Any, model: Path, signature: str, target: Path) -> l
     try:
         convert.main()
     except (Exception, SystemExit) as error:
+        size = sum(file.stat().st_size for file in (model / "variables").glob("variables.data*"))
+        if size > MAX_BYTES:
+            raise _cannot(f"its weights are {size / 1e9:.1f} GB", "an ONNX file holds 2 GB; export in fp16") from error
         raise _cannot(_first_line(error), "docs/your-own-models.md says what can be done") from error
     return said.found
 

@@ -272,6 +272,8 @@ def test_what_the_original_refuses_is_left_out():
 
     found = compare([X], original, lambda given: {"y": given["x"]})
     assert (found["runs"], found["left_out"], found["why"]) == (3, 8, "ValueError: only one")
+    same = {"runs": 11, "difference": 0.0}
+    assert told_difference(same) == "gives the same to the last bit"
     none = compare([X], lambda _: 1 / 0, lambda given: {"y": given["x"]})
     assert told_difference(none) == (
         "not compared: the original refuses random inputs (ZeroDivisionError: division by zero)"
