@@ -1,4 +1,4 @@
-"""`model fetch | add | quantize | ls | show | verify`."""
+"""`model fetch | add | convert | quantize | ls | show | verify`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import yaml
 
 from relens import wiring
 from relens.cli.output import DONE, FAILED, HomeOption, JsonOption, Meter, say, show, table
-from relens.errors import RelensError
-from relens.models import Registered, registry
+from relens.errors import BadInput, RelensError
+from relens.models import Registered, registry, savedmodel
 from relens.models.drafts import Draft, Wish, draft_model, require_agreement
+from relens.models.savedmodel import MAX_DIFFERENCE, SIGNATURE, is_saved_model
 from relens.quantization import DEFAULT_BOUNDS, Bounds
 
 app = typer.Typer(help="Models: immutable versions with a card.", no_args_is_help=True)
@@ -57,6 +58,7 @@ def add(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="key=value in the card, as preprocessing.colour=bgr; many times.")
     ] = None,
+    signature: Annotated[str, typer.Option("--signature", help="Which one of a TensorFlow SavedModel.")] = SIGNATURE,
     yes: Annotated[bool, typer.Option("--yes", help="Take an inferred card as it is.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -64,7 +66,10 @@ def add(
     """Bring in a model of your own, by its card. Its golden pictures are run; again changes nothing."""
     parts = wiring.open_parts(home)
     wish = Wish(card=card, infer=infer, labels=labels, name=name, version=version, changes=tuple(changes or ()))
+    wish = replace(wish, signature=signature)
     path, called, beside = _fetched(parts, source)
+    if is_saved_model(path):
+        say(f"{path} is a SavedModel: it is converted, and compared with what became of it")
     draft = draft_model(path, wish, called=called)
     if not draft.numbered:
         draft = replace(draft, card=parts.onboarding.numbered(draft.card, draft.files))
@@ -78,6 +83,42 @@ def add(
         path.unlink()
     value = parts.in_process().model(artifact.reference)
     show(value, as_json=as_json, text=lambda: table([_row(value)], _HEADER))
+    return DONE
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A TensorFlow SavedModel, or a folder of its versions by number.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="A file *.onnx, or the folder of a model: VERSION/model.onnx is made there."),
+    ],
+    signature: Annotated[str, typer.Option("--signature", help="What clients ask for.")] = SIGNATURE,
+    max_difference: Annotated[
+        float, typer.Option("--max-difference", min=0, max=1, help="Of outputs, as a share of the largest one.")
+    ] = MAX_DIFFERENCE,
+    as_json: JsonOption = False,
+) -> int:
+    """A TensorFlow SavedModel as ONNX, with its names and version. Refused (3) if it does not give the same."""
+    folders = savedmodel.versions_in(source)
+    to_file = out.suffix == ".onnx"
+    if to_file and folders != [source]:
+        raise BadInput("cli.many-versions", f"{source} holds versions", hint=f"name a folder: -o {out.with_suffix('')}")
+    made = []
+    for folder in folders:
+        target = out if to_file else out / str(_version(folder)) / "model.onnx"
+        if not to_file and target.parent.exists():
+            made.append({"from": str(folder), "file": str(target), "made": False})
+            continue
+        say(f"converting {folder}; then it is compared with what became of it")
+        converted = savedmodel.convert(folder, signature=signature, max_difference=max_difference)
+        if to_file:
+            savedmodel.put(converted.data, target)
+        else:
+            savedmodel.put_version(converted.data, target.parent)
+        facts = {"from": str(folder), "file": str(target), "made": True, "bytes": len(converted.data)}
+        made.append({**facts, **converted.report})
+    show({"models": made}, as_json=as_json, text=lambda: "\n".join(_conversion_text(one) for one in made))
     return DONE
 
 
@@ -162,6 +203,41 @@ def _fetched(parts: wiring.Parts, source: str) -> tuple[Path, str, Path]:
     address = read_source(source)
     say(f"fetching {address.url}")
     return fetch_source(address, parts.home.downloads), address.name, Path(address.name)
+
+
+def _version(folder: Path) -> int:
+    version = savedmodel.version_of(folder)
+    if version is None:
+        raise BadInput(
+            "cli.no-version", f"{folder} is not named by a version number", hint="name a file: -o …/1/model.onnx"
+        )
+    return version
+
+
+def _conversion_text(made: dict[str, Any]) -> str:
+    """What became of a SavedModel: its tensors, and how far it is from the original."""
+    if not made["made"]:
+        return f"{made['file']}: the version was there already"
+    compared = made["compared"]
+    shares = compared["outputs"]
+    rows = [
+        [kind, one["name"], one["datatype"], _sides(one["shape"]), _figure(shares.get(one["name"]))]
+        for kind in ("inputs", "outputs")
+        for one in made[kind]
+    ]
+    head = f"{made['file']}: {made['bytes'] / 1e6:.1f} MB, {savedmodel.told_difference(compared)}"
+    left_out = f"{compared['left_out']} runs were left out, which the original refuses: {compared['why']}"
+    lines = [f"{head}, in {compared['runs']} runs" if compared["runs"] else head]
+    lines += [left_out] if compared["runs"] and compared["left_out"] else []
+    return "\n".join([*lines, table(rows, ["", "name", "datatype", "shape", "difference"])])
+
+
+def _sides(shape: list[int | None] | None) -> str:
+    return "?" if shape is None else ", ".join("any" if side is None else str(side) for side in shape)
+
+
+def _figure(share: float | None) -> str:
+    return "" if share is None else savedmodel.rounded_up(share)
 
 
 def _show_draft(draft: Draft, beside: Path, *, as_json: bool) -> int:

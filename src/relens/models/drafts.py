@@ -7,6 +7,7 @@ file contradict each other, the draft says so.
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from relens.errors import BadInput, Missing
 from relens.models.artifacts import read_labels
 from relens.models.card import Card, read_card
+from relens.models.savedmodel import MARK, SIGNATURE, convert, is_saved_model, version_of
 from relens.values import canonical_json
 
 CARD = "card.yaml"
@@ -33,6 +35,7 @@ class Wish:
     labels    a file of class names
     name      for the card, as `version`; without them the card's own, or what follows from the file's name
     changes   `key=value`, keys with dots for what is inside, values in YAML
+    signature which one of a TensorFlow SavedModel
     """
 
     card: Path | None = None
@@ -41,6 +44,7 @@ class Wish:
     name: str | None = None
     version: int | None = None
     changes: Sequence[str] = ()
+    signature: str = SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Draft:
 
 
 def draft_model(source: Path, wish: Wish, *, called: str = "") -> Draft:
-    """A draft of a model file, or of a folder with a card and all that it needs.
+    """A draft of a model file, of a folder with a card and all that it needs, or of a TensorFlow SavedModel.
 
     called   the file's name where it came from, if `source` is named otherwise
 
@@ -67,6 +71,8 @@ def draft_model(source: Path, wish: Wish, *, called: str = "") -> Draft:
     if not source.exists():
         raise Missing("models.no-file", f"there is no {source}", hint="name a model's file, a folder, or an address")
     called = called or source.name
+    if _is_to_convert(source, wish):
+        return _converted(source, wish, called)
     if wish.infer:
         return _inferred(_read(source), wish, called, source.parent)
     card_file = wish.card or _card_beside(source)
@@ -102,6 +108,33 @@ def default_name(called: str) -> str:
     """A model's name from the name of its file."""
     stem = called.rpartition("/")[2].partition(".")[0].lower()
     return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "model"
+
+
+def _is_to_convert(source: Path, wish: Wish) -> bool:
+    """Whether this is a SavedModel, and not the folder of a card that names another of its files."""
+    if not is_saved_model(source):
+        return False
+    card_file = wish.card or _card_beside(source)
+    if wish.infer or card_file is None:
+        return True
+    given = _card_json(card_file)
+    return given.get("format") == "onnx" and not (source / str(given.get("file"))).is_file()
+
+
+def _converted(source: Path, wish: Wish, called: str) -> Draft:
+    """A draft of the ONNX file that a SavedModel becomes. Its card tells what became of it."""
+    converted = convert(source, signature=wish.signature)
+    if version_of(source) is not None:  # as TensorFlow Serving names folders
+        called = source.absolute().parent.name
+    with tempfile.TemporaryDirectory(prefix="relens-model-") as temporary:
+        file = Path(temporary) / "model.onnx"
+        file.write_bytes(converted.data)
+        card = None if wish.infer else wish.card or _card_beside(source)
+        draft = draft_model(file, replace(wish, card=card), called=called)
+    told = converted.told()
+    before = [part for part in draft.card.source.split("; ") if part and not part.startswith(MARK)]
+    noted = replace(draft.card, source="; ".join([*before, told]))
+    return replace(draft, card=noted, notes=(*draft.notes, told))
 
 
 def _in_one(files: Mapping[str, bytes], card: Card, folder: Path) -> dict[str, bytes]:
@@ -170,7 +203,9 @@ def _set(given: dict[str, Any], change: str) -> None:
 
 
 def _card_beside(source: Path) -> Path | None:
-    beside = source / CARD if source.is_dir() else source.with_name(f"{source.name}.{CARD}")
+    beside = source.absolute().with_name(f"{source.absolute().name}.{CARD}")
+    if source.is_dir() and ((source / CARD).is_file() or not is_saved_model(source)):
+        beside = source / CARD
     return beside if beside.is_file() else None
 
 

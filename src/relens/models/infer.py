@@ -30,6 +30,7 @@ QUERIES = 1000  # detectors that answer a fixed number of questions have fewer, 
 ENDS_WITH_SCORE_AND_CLASS = 6
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 LARGEST_OF_ONE = 3.0  # constants of a normalisation of 0..1 are smaller, those of 0..255 larger
+SCALES_OF_255 = (0.003, 0.05)  # or they are factors instead, as in 1/255 and 1/127.5
 
 _NORM = frozenset({"LpNormalization", "ReduceL2", "Norm"})
 
@@ -438,7 +439,8 @@ class _Picture:
             self.notes.likely("the input takes 0 to 1, as Ultralytics' models do")
             return (0.0,), (255.0,)
         if self.file.normalises is not None:
-            most = 255 if max(map(abs, self.file.normalises), default=0) > LARGEST_OF_ONE else 1
+            sizes, (low, high) = [abs(number) for number in self.file.normalises], SCALES_OF_255
+            most = 255 if any(size > LARGEST_OF_ONE or low < size < high for size in sizes) else 1
             self.notes.likely(f"the graph normalises by itself, and takes 0 to {most}; {wrong}")
             return (0.0,), (255.0 / most,)
         if self.task == "detect":

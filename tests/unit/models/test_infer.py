@@ -151,6 +151,8 @@ def test_one_number_is_a_regressor(make):
     [
         ({"before": [("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])]}, 0, 255),
         ({"before": [("Sub", 127.5), ("Div", 127.5)]}, 0, 1),
+        ({"before": [("Mul", 1 / 127.5), ("Add", -1.0)]}, 0, 1),
+        ({"before": [("Mul", 1 / 255)]}, 0, 1),
         ({"kind": TensorProto.UINT8}, 0, 1),
         ({}, 127.5, 127.5),
     ],
