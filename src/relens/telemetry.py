@@ -106,6 +106,12 @@ MODEL_SHADOW_CLASSES = Counter(
 MODEL_LOADS = Counter("relens_model_loads", "Versions of models loaded", ["model", "outcome"], registry=REGISTRY)
 
 
+def forget_version(model: str, version: int) -> None:
+    """Tell no more of what a version of a model has done, which otherwise is told as long as the process lives."""
+    for metric in (MODEL_REQUESTS, MODEL_LATENCY, MODEL_PHASES, MODEL_ROWS):
+        metric.remove_by_labels({"model": model, "version": str(version)})
+
+
 def start_logging(level: str, form: str, *, for_good: bool = False) -> None:
     """Send logs of at least this level ("debug", "info", "warning", "error") to stderr, as "json" or "text".
 

@@ -14,12 +14,14 @@ import time
 import numpy as np
 import pytest
 import structlog
+from prometheus_client import generate_latest
 
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.models.folder import Here, ModelFolder
 from relens.serving import holding
 from relens.serving.hosting import Options
 from relens.serving.served import Named, Policy, Wanted
+from relens.telemetry import REGISTRY
 from relens.testing import networks
 from relens.testing.pictures import draw
 from relens.wiring.models import host_models
@@ -281,6 +283,44 @@ def test_a_version_that_is_wanted_again_while_it_goes_comes_back(root):
     run(work())
 
 
+def test_metrics_tell_of_versions_that_lie_in_the_folder(root):
+    def told():
+        return {
+            version for version in "12" if f'model="scale",version="{version}"'.encode() in generate_latest(REGISTRY)
+        }
+
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            await ask(server)
+            good(root, 2)
+            await until(lambda: states(server) == {2: "AVAILABLE"})
+            await ask(server)
+            assert told() == {"1", "2"}
+            shutil.rmtree(root / "scale" / "1")
+            await until(lambda: told() == {"2"})
+
+    run(work())
+
+
+def test_versions_that_come_faster_than_they_are_loaded_do_not_pile_up(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, at_once=1) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            for version in range(2, 8):
+                good(root, version)
+                await until(lambda version=version: version in server._slots["scale"])
+            seen = set()
+            while states(server) != {7: "AVAILABLE"}:
+                seen.add(await ask(server))
+                await asyncio.sleep(0.005)
+            assert len(seen) <= 4  # the first, what was being loaded, what came next, and the last
+
+    run(work())
+
+
 def test_the_end_is_no_error(root):
     async def work():
         good(root, 1)
@@ -393,6 +433,20 @@ def test_an_engine_that_hangs_is_ended_also_if_everybody_leaves(root):
                 await asyncio.wait({asking}, timeout=0.05)
                 asking.cancel()
             assert await ask(server) == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_that_all_processes_are_told_of_leaves_engines_to_the_server(root, number):
+    async def work():
+        good(root, 1)
+        async with hosted(root) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            pid = engines(server)[1]
+            os.kill(pid, number)
+            assert await ask(server) == 1
+            assert engines(server) == {1: pid}
 
     run(work())
 

@@ -23,6 +23,9 @@ from relens.tensors import Array, dtype_of
 from relens.values import Floats, PictureInfo, digest_of
 from relens.vision import Decoded, Limits, decode, preprocess
 
+LARGEST_BATCH = 1 << 27
+"""Numbers that pictures of a request become, at most: a picture of 70 bytes may become 150,000 of them."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -89,8 +92,20 @@ class Pictures:
             raise BadInput(
                 "hosted.wrong-pictures", f"pictures are a tensor (n) of bytes, given was {tuple(elements.shape)}"
             )
-        rows = [self._row(number, data) for number, data in enumerate(elements.ravel())]
-        return np.concatenate(rows).astype(dtype_of(self._graph.inputs[0].datatype), copy=False)
+        first, *others = elements.ravel()
+        row = self._row(0, first)
+        most = max(1, LARGEST_BATCH // row.size)
+        if elements.size > most:
+            raise BadInput(
+                "hosted.too-many-pictures",
+                f"{elements.size:,} pictures are more than the {most:,} that the model takes at a time",
+                hint="send fewer in a request, and more requests",
+            )
+        made = np.empty((elements.size, *row.shape[1:]), dtype_of(self._graph.inputs[0].datatype))
+        made[:1] = row
+        for number, data in enumerate(others, start=1):
+            made[number : number + 1] = self._row(number, data)
+        return made
 
     def looked_at(self, data: bytes, looked: Mapping[str, Any]) -> Prepared:
         """What is in a picture. It is answered as JSON: `picture` and `objects`, as `values.Recognition` has them.

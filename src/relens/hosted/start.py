@@ -21,7 +21,8 @@ URGENT = "--urgent"
 
 def main() -> int:
     """The process; the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the front, which then ends us
+    for number in (signal.SIGINT, signal.SIGTERM):  # ctrl-C and systemd tell all; the front ends us when it has done
+        signal.signal(number, signal.SIG_IGN)
     urgent = URGENT in sys.argv
     words = [word for word in sys.argv[1:] if word != URGENT]
     prepared: list[Callable[[], int]] = []

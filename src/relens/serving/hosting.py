@@ -23,7 +23,7 @@ from relens.models.folder import NOT_FETCHED, ModelFolder, Version
 from relens.serving.holding import Died, Holding, Ran, Seen, start_holding
 from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, VersionStatus, Wanted
 from relens.serving.slots import Slot, begun, full, not_available
-from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS
+from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS, forget_version
 from relens.tensors import Tensors
 
 TRIES = 2
@@ -89,6 +89,7 @@ class Hosting:
         self._unreadable = False
         self._gaps: dict[str, float] = {}  # since when no version of a model takes new requests
         self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
+        self._measured: set[tuple[str, int]] = set()  # versions that metrics tell of
 
     # -- its life
 
@@ -200,6 +201,7 @@ class Hosting:
             outcome = "failed"
             raise
         finally:
+            self._measured.add((slot.model, slot.number))
             MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
             MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
         return answer
@@ -286,6 +288,10 @@ class Hosting:
         self._here = here
         for model in list(self._slots):
             self._choose(model)
+        for model, number in list(self._measured):
+            if number not in here.get(model, set()) and number not in self._slots.get(model, {}):
+                forget_version(model, number)
+                self._measured.discard((model, number))
 
     def _notice(self, model: str, number: int, found: Version) -> None:
         """A version that is new, or was written to since it was found."""
@@ -309,7 +315,7 @@ class Hosting:
             log.error("a version was overwritten", model=slot.name, folder=found.where)
 
     def _choose(self, model: str) -> None:
-        """Begin to load what is wanted and has not begun; let go of what is not, once all that is wanted serves.
+        """Begin to load what is wanted and has not begun; let go of what is not, once as much as is wanted serves.
 
         Or let go first, and begin when it has ended, where memory counts for more than a gap. What could not be loaded
         at once is tried further, and meanwhile the next older one is wanted.
@@ -317,7 +323,7 @@ class Hosting:
         slots, here = self._slots.get(model, {}), self._here.get(model, set())
         how = self._how(model)
         for number, slot in list(slots.items()):
-            if slot.state == "END" and number not in here:
+            if number not in here and (slot.state == "END" or slot.life is None):
                 del slots[number]
             elif slot.state == "END" and (slot.error is None or how is None):
                 slots[number] = Slot(model, number, slot.found)  # it may be wanted again
@@ -325,10 +331,14 @@ class Hosting:
         hopeful = [number for number, slot in slots.items() if number in here and not slot.failed]
         wanted = choose([number for number in hopeful if not slots[number].in_trouble and not slots[number].bad])
         tried = choose(hopeful)
-        serves = all(slots[number].state == "AVAILABLE" for number in wanted)
+        available = {number for number in hopeful if slots[number].state == "AVAILABLE"}
+        kept = choose(list(available)) if len(choose(list(available))) >= len(wanted) else available
         makes_room = how is not None and how.swap == "resource"
         for number, slot in slots.items():
-            if number not in wanted | tried and slot.life is not None and (serves or makes_room or number not in here):
+            unneeded = (
+                wanted <= available or makes_room or number not in here or slot.in_trouble or slot.state == "START"
+            )
+            if number not in wanted | tried and slot.life is not None and (unneeded or number in available - kept):
                 slot.leave.set()
         if makes_room and any(slot.leave.is_set() and slot.state != "END" for slot in slots.values()):
             return  # what goes calls this again when it has ended

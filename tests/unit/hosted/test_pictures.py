@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from relens.errors import BadInput
+from relens.hosted import pictures
 from relens.hosted.model import Model, is_of_pictures
 from relens.models.card import read_card, space_digest
 from relens.models.drafts import Wish, draft_model
@@ -94,6 +95,15 @@ def test_what_is_no_batch_of_pictures_is_named(tmp_path, given, said):
     with pytest.raises(BadInput) as caught:
         run(model_in(tmp_path, networks.classifier()), given)
     assert said in caught.value.message
+
+
+def test_small_pictures_do_not_become_more_numbers_than_there_is_memory_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "LARGEST_BATCH", 3 * 64 * 64 * 4)
+    model = model_in(tmp_path, networks.classifier())
+    assert run(model, batch(*[draw(1)] * 4))["scores"].shape == (4, 5)
+    with pytest.raises(BadInput, match="5 pictures are more than the 4") as caught:
+        run(model, batch(draw(1), *[b"never decoded"] * 4))
+    assert caught.value.code == "hosted.too-many-pictures"
 
 
 def test_a_model_of_numbers_takes_no_pictures(tmp_path):
