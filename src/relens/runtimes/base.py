@@ -1,7 +1,8 @@
 """What an inference back-end is: it loads a model file and gives a session, which turns tensors into tensors.
 
 Sessions know roles, not heads: what scores or vectors mean is for `vision` and the card to say. Back-ends agree to 1e-3
-on the same file and precision, so which one runs is no part of a space.
+on the same file in float32, so which one runs is no part of a space. Of int8 they round differently: galleries stay
+with the one that the golden pictures were made with.
 """
 
 from __future__ import annotations
