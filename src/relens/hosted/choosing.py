@@ -12,7 +12,7 @@ import numpy as np
 import structlog
 
 from relens.errors import Broken
-from relens.golden import TOLERANCE
+from relens.hosted.trial import TOLERANCE, noise
 from relens.runtimes.graph import Forward, Graph
 from relens.runtimes.openvino_runtime import NAME, Compiled, is_installed, require_installed
 from relens.tensors import Array, Tensors
@@ -42,7 +42,7 @@ def choose_backend(graph: Graph, file: Path, wanted: str, *, cores: int, streams
         return
     try:
         compiled = Compiled(file, threads=cores, streams=streams, cache=cache)
-        inputs = _inputs(graph)
+        inputs = noise(graph, 1)
         off = _difference(graph, compiled.run, inputs) if inputs else None
     except Exception as error:  # the library's errors have no common root
         if wanted == NAME:
@@ -58,15 +58,6 @@ def choose_backend(graph: Graph, file: Path, wanted: str, *, cores: int, streams
     if faster:
         graph.run_by(NAME, compiled.run)
     log.info("back-end chosen", backend=graph.backend, compared_with="onnxruntime", **figures)
-
-
-def _inputs(graph: Graph) -> dict[str, Array]:
-    """Noise where a model takes numbers with a fraction, zeros for others; none if there is no shape to try."""
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.normal(size=array.shape).astype(array.dtype) if array.dtype.kind == "f" else array
-        for name, array in graph.zeros().items()
-    }
 
 
 def _difference(graph: Graph, forward: Forward, inputs: Mapping[str, Array]) -> float:

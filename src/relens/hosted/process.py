@@ -12,13 +12,17 @@ import json
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from relens.errors import Broken, Busy, RelensError
 from relens.hosted.model import Model
 from relens.hosted.running import Request, Runner, Way
+from relens.hosted.trial import rows_stand_alone
 from relens.hosted.warming import run_recorded
 from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frame
 from relens.runtimes.graph import Graph
@@ -27,6 +31,8 @@ from relens.telemetry import start_logging
 from relens.tensors import TensorInfo
 
 PIECE = 1 << 20
+
+log = structlog.get_logger(__name__)
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -50,6 +56,9 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
         model = _load(given, way)
     except RelensError as error:
         return partial(_refuse, connection, error)
+    if way.rows > 1 and not rows_stand_alone(model.graph):
+        log.warning("requests are not run together: what a row gives depends on others", model=str(given.model))
+        way = replace(way, rows=1, sizes=())
     return partial(serve, connection, model, way, queue=given.queue, digest=given.digest)
 
 

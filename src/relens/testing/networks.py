@@ -81,6 +81,18 @@ def mixed() -> bytes:
     return _saved(nodes, {}, ["n", "m"], gives, across=[1])
 
 
+def together() -> bytes:
+    """A model whose rows are compared: `images` (n, 4) to `likeness` (n, n)."""
+    nodes = [_node("Transpose", ["images"], "turned"), _node("MatMul", ["images", "turned"], "likeness")]
+    return _saved(nodes, {}, ["n", 4], {"likeness": ["n", "n"]})
+
+
+def shared() -> bytes:
+    """A model that takes the mean of the batch from each row: `images` (n, 4) to `apart` (n, 4)."""
+    nodes = [_node("ReduceMean", ["images"], "mean", axes=[0]), _node("Sub", ["images", "mean"], "apart")]
+    return _saved(nodes, {}, ["n", 4], {"apart": ["n", 4]})
+
+
 def _body() -> list[NodeProto]:
     return [
         _node("Conv", ["images", "kernel"], "raw_map", strides=[4, 4]),
