@@ -16,6 +16,7 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
+from relens.config import Models, ServedModel, Settings
 from relens.errors import BadInput, Busy, Missing, RelensError
 from relens.models.folder import Here, ModelFolder
 from relens.serving import holding
@@ -629,6 +630,28 @@ def test_after_the_end_no_process_is_left(root):
             os.kill(pid, 0)
         with pytest.raises(RelensError):
             await ask(server)
+
+    run(work())
+
+
+def test_requests_that_are_run_together_are_answered_as_alone(root):
+    async def work():
+        put(root, 1, networks.classifier(), model="crowd")
+        settings = Settings(models=Models(serve={"crowd": ServedModel(profile="batch", delay_ms=200)}))
+        server = host_models(ModelFolder(Here(root)), Options(**QUICK), settings)
+        await server.open()
+        try:
+            await until(lambda: states(server, "crowd").get(1) == "AVAILABLE")
+            rows = [np.array([draw(seed)], object) for seed in range(6)]
+            asked = [server.infer(Named("crowd"), {"images": row}) for row in rows]
+            together = [one.outputs["scores"] for one in await asyncio.gather(*asked)]
+            for row, scores in zip(rows, together, strict=True):
+                alone = await server.infer(Named("crowd"), {"images": row})
+                np.testing.assert_allclose(scores, alone.outputs["scores"], atol=1e-3)
+        finally:
+            await server.close()
+        alone = {"model": "crowd", "version": "1", "le": "1.0"}
+        assert REGISTRY.get_sample_value("relens_model_batch_rows_bucket", alone) < 12  # some were run together
 
     run(work())
 
