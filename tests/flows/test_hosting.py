@@ -287,19 +287,19 @@ def test_a_version_that_is_wanted_again_while_it_goes_comes_back(root):
 def test_metrics_tell_of_versions_that_lie_in_the_folder(root):
     def told():
         return {
-            version for version in "12" if f'model="scale",version="{version}"'.encode() in generate_latest(REGISTRY)
+            version for version in "12" if f'model="measured",version="{version}"'.encode() in generate_latest(REGISTRY)
         }
 
     async def work():
-        good(root, 1)
+        good(root, 1, model="measured")
         async with hosted(root) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
-            await ask(server)
-            good(root, 2)
-            await until(lambda: states(server) == {2: "AVAILABLE"})
-            await ask(server)
+            await until(lambda: states(server, "measured") == {1: "AVAILABLE"})
+            await ask(server, "measured")
+            good(root, 2, model="measured")
+            await until(lambda: states(server, "measured") == {2: "AVAILABLE"})
+            await ask(server, "measured")
             assert told() == {"1", "2"}
-            shutil.rmtree(root / "scale" / "1")
+            shutil.rmtree(root / "measured" / "1")
             await until(lambda: told() == {"2"})
 
     run(work())
