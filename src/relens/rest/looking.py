@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable, Collection
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.routing import Route
 
 from relens.errors import BadInput, RelensError
 from relens.rest.bodies import picture_in, read_body
 from relens.rest.failures import failure
 from relens.rest.leaving import unless_gone
-from relens.rest.tfserving import METHODS, named_in
+from relens.rest.tfserving import METHODS, NamedRoute, named_in
 from relens.serving.served import Looked, ModelServer
 
 PARAMETERS = ("names", "min_score", "include", "timeout_s")
@@ -39,15 +38,7 @@ def looking_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
         return JSONResponse(found.to_json())
 
     places = [f"/v1/models/{{model}}{which}:recognize" for which in ("", "/versions/{version}", "/labels/{label}")]
-    return [_Route(path, _answering(recognize), methods=METHODS, include_in_schema=False) for path in places]
-
-
-class _Route(Route):
-    """A route that the log names by its template."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, found = super().matches(scope)
-        return match, found if match is Match.NONE else {**found, "route": self}
+    return [NamedRoute(path, _answering(recognize), methods=METHODS, include_in_schema=False) for path in places]
 
 
 def _answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

@@ -70,12 +70,14 @@ def tfserving_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
     ]
     # `{model}` takes a colon too: the verbs come first
     return [
-        _Route(path, _answering(method, handler), methods=METHODS, name=f"tfserving {path}", include_in_schema=False)
+        NamedRoute(
+            path, _answering(method, handler), methods=METHODS, name=f"tfserving {path}", include_in_schema=False
+        )
         for path, method, handler in [*asked, *told]
     ]
 
 
-class _Route(Route):
+class NamedRoute(Route):
     """A route that the log names by its template, as it does FastAPI's."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
