@@ -18,7 +18,6 @@ from relens.hosted import start
 from relens.models.far import open_models
 from relens.models.folder import ModelFolder
 from relens.rest.models import Lived, Opened, create_models_app
-from relens.rpc import create_rpc_server
 from relens.serving.hosting import Hosting, Options
 from relens.serving.served import ModelServer, Policy, Wanted
 from relens.serving.splits import Rollback, Split
@@ -144,6 +143,8 @@ def rpc_door(server: ModelServer, port: int | None, max_bytes: int) -> tuple[lis
     """
     if port is None:
         return [], None
+    from relens.rpc import create_rpc_server  # noqa: PLC0415 - servers without it start without gRPC
+
     door = create_rpc_server(server, max_bytes=max_bytes)
     return [door], f"{LOOPBACK[0]}:{door.listen(LOOPBACK[0], port)}"
 
