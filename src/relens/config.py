@@ -184,6 +184,7 @@ class ServedModel(_Section):
     delay_ms: NonNegativeFloat | None = Field(None, description="how long a batch waits for more; none: 2, or 50")
     sizes: tuple[PositiveInt, ...] = Field((), description="rows that a batch may have; it is filled up to the next")
     queue: PositiveInt | None = Field(None, description="requests that may wait for its engine; none: server.queue")
+    priorities: PositiveInt = Field(1, description="how many a request may have; 1 is run first, the middle is usual")
     traffic: Traffic | None = Field(None, description="how versions share requests; none: the newest one answers")
 
     @model_validator(mode="after")

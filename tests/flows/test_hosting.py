@@ -452,6 +452,27 @@ def test_the_end_that_all_processes_are_told_of_leaves_engines_to_the_server(roo
     run(work())
 
 
+def test_requests_of_low_priority_leave_room_for_those_of_high(root):
+    async def work():
+        good(root, 1)
+        async with hosted(root, waiting=4, default=Wanted(levels=2)) as server:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            os.kill(engines(server)[1], signal.SIGSTOP)
+            asked = []
+            for priority, admitted in ((2, True), (2, True), (2, False), (1, True), (1, True), (1, False)):
+                asking = asyncio.create_task(ask(server, priority=priority))
+                await asyncio.sleep(0)
+                if admitted:
+                    asked.append(asking)
+                else:
+                    with pytest.raises(Busy, match="not answered"):
+                        await asking
+            os.kill(engines(server)[1], signal.SIGCONT)
+            assert await asyncio.gather(*asked) == [1] * 4
+
+    run(work())
+
+
 def test_an_engine_that_is_killed_costs_nobody_more_than_a_delay(root):
     async def work():
         good(root, 1)

@@ -24,7 +24,7 @@ from relens.hosted.model import Model
 from relens.hosted.running import Request, Runner, Way
 from relens.hosted.trial import rows_stand_alone
 from relens.hosted.warming import run_recorded
-from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frame
+from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frames
 from relens.runtimes.graph import Graph
 from relens.runtimes.queue import WorkQueue
 from relens.telemetry import start_logging
@@ -78,8 +78,7 @@ def serve(connection: socket.socket, model: Model, way: Way, *, queue: int, dige
     waiting: WorkQueue[Request] = WorkQueue(queue, on_expired=lambda one: outlet.fail(one.id, expired()))
     runner = Runner(model, waiting, outlet, way)
     runner.start()
-    while (frame := receive_frame(connection)) is not None:
-        header, body = frame
+    for header, body in receive_frames(connection):
         if "drop" in header:
             if runner.drop(header["drop"]):
                 outlet.send({"id": header["drop"], "dropped": True})
@@ -87,7 +86,7 @@ def serve(connection: socket.socket, model: Model, way: Way, *, queue: int, dige
         now = time.monotonic()
         until = now + header["wait_s"]
         try:
-            waiting.put(Request(header["id"], header, body, now, until), deadline=until)
+            waiting.put(Request(header["id"], header, body, now, until), deadline=until, level=header["level"])
         except Busy as error:
             outlet.fail(header["id"], error)
     waiting.close()

@@ -123,7 +123,8 @@ class Runner:
             if ready is None:
                 self._room.release()
             else:
-                self._ready.put(ready, deadline=ready.request.until)  # for which there is room
+                level = ready.request.header["level"]
+                self._ready.put(ready, deadline=ready.request.until, level=level)  # for which there is room
             if one is None:
                 return
 

@@ -1,8 +1,8 @@
 """The Open Inference Protocol's REST door, as KServe and Triton speak it, over models that are served as they are.
 
 https://github.com/kserve/open-inference-protocol, with Triton's extensions: binary tensors, classification, repository
-index, statistics, model configuration and the schedule policy's `timeout`. What a body says is `oip_tensors`' concern;
-which versions there are is the folder's, so nothing is loaded or unloaded by request.
+index, statistics, model configuration, and `timeout` and `priority` of the schedule policy. What a body says is
+`oip_tensors`' concern; which versions there are is the folder's, so nothing is loaded or unloaded by request.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ class _Inferring:
         body = await self._body(request)
         asked = await self._understand(request, body, served)
         names = tuple(one.name for one in asked.outputs)
+        named = replace(named, priority=asked.priority)
         work = self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
         inferred = await unless_gone(request, work)
         if inferred.version != served.version:

@@ -1,8 +1,9 @@
 """Requests and answers of the Open Inference Protocol's REST as bytes: tensors in JSON, or binary behind it.
 
 https://github.com/kserve/open-inference-protocol, with Triton's extensions for binary tensors (the raw request without
-JSON included), classification and the schedule policy's `timeout`. Pure: nothing here reads from or writes to anybody.
-Everything that is wrong with a request is BadInput and says what; numbers that came as binary are not copied.
+JSON included), classification, and `timeout` and `priority` of the schedule policy. Pure: nothing here reads from or
+writes to anybody. Everything that is wrong with a request is BadInput and says what; numbers that came as binary are
+not copied.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from relens.serving.oip import (
     Asked,
     Naming,
     Wanted,
+    priority_of,
     shown,
     timeout_s_of,
     wanted_of,
@@ -64,6 +66,7 @@ def read_request(body: bytes, head_bytes: int | None) -> Asked:
         binary,
         _field(head, "id", str, "the request", "") or None,
         timeout_s_of(_field(parameters, "timeout", int, "the request's parameters", 0)),
+        priority_of(_field(parameters, "priority", int, "the request's parameters", 0)),
     )
 
 

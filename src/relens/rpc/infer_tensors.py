@@ -16,7 +16,17 @@ from relens.errors import BadInput
 from relens.rpc.fields import numbers_of, put_numbers
 from relens.rpc.messages import ModelInferResponse
 from relens.serving.classes import classified
-from relens.serving.oip import BAD_REQUEST, BAD_TENSOR, Asked, Naming, Wanted, shown, timeout_s_of, wanted_of
+from relens.serving.oip import (
+    BAD_REQUEST,
+    BAD_TENSOR,
+    Asked,
+    Naming,
+    Wanted,
+    priority_of,
+    shown,
+    timeout_s_of,
+    wanted_of,
+)
 from relens.serving.served import Inferred, Served
 from relens.tensors import BYTES, Array, datatype_of, dtype_of, from_bytes, shaped, to_bytes
 
@@ -55,6 +65,7 @@ def read_request(request: Any) -> Asked:
         bool(raw) or not request.inputs,
         request.id or None,
         timeout_s_of(_integer(request.parameters, "timeout", "the request")),
+        priority_of(_integer(request.parameters, "priority", "the request")),
     )
 
 

@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -17,6 +18,11 @@ import structlog
 from relens.errors import FAMILIES, Broken, Busy, RelensError
 
 LENGTHS = struct.Struct(">II")
+PIECE = 1 << 18
+"""Bytes that are received at a time; a socket pair holds fewer."""
+
+Frame = tuple[dict[str, Any], bytes]
+"""A header and a body."""
 
 log = structlog.get_logger(__name__)
 
@@ -70,32 +76,53 @@ def error_from_header(given: dict[str, Any]) -> RelensError:
     return error
 
 
+def head_of(header: dict[str, Any], body: bytes) -> bytes:
+    """What comes before the body of a frame: its lengths and the header."""
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    return LENGTHS.pack(len(encoded), len(body)) + encoded
+
+
 def send_frame(connection: socket.socket, header: dict[str, Any], body: bytes = b"") -> None:
     """Send one frame, whole. Not to be called by two threads at once."""
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    connection.sendall(b"".join([LENGTHS.pack(len(encoded), len(body)), encoded, body]))
+    connection.sendall(head_of(header, body) + body)
 
 
-def receive_frame(connection: socket.socket) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame; None if the other side has ended."""
-    lengths = _receive(connection, LENGTHS.size)
-    if lengths is None:
-        return None
-    header_length, body_length = LENGTHS.unpack(lengths)
-    header = _receive(connection, header_length)
-    body = _receive(connection, body_length) if body_length else b""
-    if header is None or body is None:
-        return None
-    return json.loads(header), bytes(body)
+def receive_frames(connection: socket.socket) -> Iterator[Frame]:
+    """The frames that come, until the other side ends."""
+    frames, buffer = Frames(), memoryview(bytearray(PIECE))
+    while count := connection.recv_into(buffer):
+        yield from frames.feed(buffer[:count])
 
 
-def _receive(connection: socket.socket, length: int) -> bytearray | None:
-    data = bytearray(length)
-    view = memoryview(data)
-    received = 0
-    while received < length:
-        count = connection.recv_into(view[received:])
-        if count == 0:
-            return None
-        received += count
-    return data
+class Frames:
+    """Frames out of pieces of a stream, wherever those begin and end."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()  # the beginning of a frame
+
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """The frames that these bytes end. ValueError if a header is no JSON."""
+        if not self._held:
+            frames, end = _whole(data)
+            self._held += data[end:]
+        else:
+            self._held += data
+            frames, end = _whole(self._held)
+            del self._held[:end]
+        return frames
+
+
+def _whole(data: bytes | bytearray | memoryview) -> tuple[list[Frame], int]:
+    """The frames that are whole, and where the last one ends."""
+    frames: list[Frame] = []
+    end = 0
+    with memoryview(data) as view:
+        while len(view) - end >= LENGTHS.size:
+            header, body = LENGTHS.unpack_from(view, end)
+            first = end + LENGTHS.size
+            second = first + header
+            if second + body > len(view):
+                break
+            end = second + body
+            frames.append((json.loads(str(view[first:second], "utf-8")), bytes(view[second:end])))
+    return frames, end

@@ -1,4 +1,4 @@
-"""A bounded queue between the threads that receive requests and the threads that run them: admit, bound, drop.
+"""A bounded queue between the threads that receive requests and the threads that run them: admit, order, bound, drop.
 
 What is full refuses at once, and says when to come again; what waited past its deadline is never run.
 """
@@ -24,13 +24,17 @@ class _Waiting(Generic[T]):
     job: T
     since: float
     deadline: float | None
+    level: int
 
     def expired(self, now: float) -> bool:
         return self.deadline is not None and now > self.deadline
 
 
 class WorkQueue(Generic[T]):
-    """First in, first out. Each job that was put is taken once or has expired, unless nobody takes it any more."""
+    """Low levels first; of a level, first in, first out.
+
+    Each job that was put is taken once or has expired, unless nobody takes it any more.
+    """
 
     def __init__(
         self, capacity: int, *, on_expired: Callable[[T], None], now: Callable[[], float] = time.monotonic
@@ -53,7 +57,7 @@ class WorkQueue(Generic[T]):
     def closed(self) -> bool:
         return self._closed
 
-    def put(self, job: T, *, deadline: float | None) -> None:
+    def put(self, job: T, *, deadline: float | None, level: int = 0) -> None:
         """Admit a job that must have begun by `deadline`, if that is given. Busy if the queue is full or closed."""
         expired: list[_Waiting[T]] = []
         try:
@@ -65,7 +69,7 @@ class WorkQueue(Generic[T]):
                     expired = self._remove_expired(now)
                 if len(self._waiting) >= self._capacity:
                     raise self._full(now)
-                self._waiting.append(_Waiting(job, now, deadline))
+                self._insert(_Waiting(job, now, deadline, level))
                 # One is enough, unless it is one that gathers and has no use for this job.
                 self._changed.notify(len(self._waiting) + self._gathering)
         finally:
@@ -126,6 +130,12 @@ class WorkQueue(Generic[T]):
             self._changed.wait_for(lambda: self._waiting or self._closed, left)
             return self._waiting.popleft() if self._waiting else None
 
+    def _insert(self, new: _Waiting[T]) -> None:
+        at = len(self._waiting)
+        while at and self._waiting[at - 1].level > new.level:
+            at -= 1
+        self._waiting.insert(at, new)
+
     def _pick(self, fits: Callable[[T], bool], size: Callable[[T], int], room: int) -> list[T]:
         now = self._now()
         picked: list[T] = []
@@ -145,7 +155,9 @@ class WorkQueue(Generic[T]):
         return expired
 
     def _full(self, now: float) -> Busy:
-        waited_s = now - self._waiting[0].since  # as long as a full queue takes to be worked off
+        waited_s = now - min(
+            waiting.since for waiting in self._waiting
+        )  # as long as a full queue takes to be worked off
         return Busy(
             "runtimes.queue-full",
             f"{self._capacity} requests are waiting, the oldest for {waited_s:.1f} s",

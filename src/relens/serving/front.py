@@ -21,7 +21,7 @@ from typing import Any
 import structlog
 
 from relens.errors import Broken, Busy, RelensError
-from relens.runtimes.frames import error_from_header, receive_frame, send_frame
+from relens.runtimes.frames import error_from_header, receive_frames, send_frame
 from relens.serving.questions import Answer, Question, read_answer
 from relens.telemetry import ENGINE_STARTS, ENGINES
 
@@ -137,8 +137,7 @@ class EngineProcess:
 
     def _listen(self) -> None:
         try:
-            while (frame := receive_frame(self._connection)) is not None:
-                header, body = frame
+            for header, body in receive_frames(self._connection):
                 self._sign = time.monotonic()
                 if "id" not in header:
                     self._ready.set_result(header)

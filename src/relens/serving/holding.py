@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import os
 import signal
 import socket
@@ -22,7 +21,7 @@ from typing import Any
 import structlog
 
 from relens.errors import Broken, Busy
-from relens.runtimes.frames import LENGTHS, error_from_header
+from relens.runtimes.frames import Frames, error_from_header, head_of
 from relens.tensors import Array, TensorInfo, Tensors, pack, unpack
 
 GRACE_S = 5.0
@@ -67,34 +66,29 @@ class Seen:
     rows: int
 
 
-class Holding:
+class Holding(asyncio.Protocol):
     """One engine process and the requests that it has not answered yet. Belongs to one event loop.
+
+    The event loop's calls of its socket come to it itself: no task waits in between.
 
     hangs_s  an engine that has requests and has said nothing for so long is ended
     """
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        hangs_s: float,
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, hangs_s: float) -> None:
         self._hangs_s = hangs_s
         self.pid = process.pid
         self.dead = asyncio.Event()
         self._process = process
-        self._reader = reader
-        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._transport: Any = None
+        self._frames = Frames()
         self._ids = itertools.count()
         self._pending: dict[int, asyncio.Future[tuple[dict[str, Any], bytes]]] = {}
         self._owed: set[int] = set()  # those that the engine has to say something of: also some that nobody waits for
         self._sign = 0.0  # when the engine last did anything, or was last asked while it had nothing to do
         self._idle = asyncio.Event()
         self._idle.set()
-        self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._listening = asyncio.create_task(self._listen(), name=f"engine-{self.pid}")
+        self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
 
     @property
     def waiting(self) -> int:
@@ -132,50 +126,53 @@ class Holding:
         )
         return Told(told["backend"], inputs, outputs, tuple(told["labels"]), told["pictures"], told["space"])
 
-    async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float) -> Ran:
-        """One forward. Died if the engine ends first; Busy if the answer does not come in time."""
+    async def run(self, inputs: Tensors, outputs: Sequence[str], *, wait_s: float, level: int = 1) -> Ran:
+        """One forward. Died if the engine ends first; Busy if the answer does not come in time.
+
+        level  requests of lower ones are run before it
+        """
         heads, body = pack(inputs)
-        told, made = await self._ask({"inputs": heads, "outputs": list(outputs)}, body, wait_s)
+        asked = {"wait_s": wait_s, "level": level, "inputs": heads, "outputs": list(outputs)}
+        told, made = await self._ask(asked, body, wait_s)
         return Ran(unpack(told["outputs"], made), told["timings_ms"], told["rows"])
 
-    async def recognize(self, picture: bytes, wanted: Mapping[str, Any], *, wait_s: float) -> Seen:
-        """What is in a picture. Errors as of `run`."""
-        told, _ = await self._ask({"recognize": dict(wanted)}, picture, wait_s)
+    async def recognize(self, picture: bytes, wanted: Mapping[str, Any], *, wait_s: float, level: int = 1) -> Seen:
+        """What is in a picture. The rest as of `run`."""
+        asked = {"wait_s": wait_s, "level": level, "recognize": dict(wanted)}
+        told, _ = await self._ask(asked, picture, wait_s)
         return Seen(told["recognized"], told["timings_ms"], told["rows"])
 
     async def _ask(self, asked: Mapping[str, Any], body: bytes, wait_s: float) -> tuple[dict[str, Any], bytes]:
-        if self.dead.is_set() or self._writer.transport.is_closing():
-            raise Died  # the latter comes a little earlier, and a write to what is closing is an error
+        if self._transport.is_closing():  # as a dead one's is; a write to it is an error
+            raise Died
         number = next(self._ids)
-        encoded = json.dumps({"id": number, "wait_s": wait_s, **asked}, separators=(",", ":")).encode()
-        answer: asyncio.Future[tuple[dict[str, Any], bytes]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[dict[str, Any], bytes]] = self._loop.create_future()
         if not self._owed:
             self._sign = time.monotonic()
         self._owed.add(number)
         self._pending[number] = answer
         self._idle.clear()
+        timer = self._loop.call_later(wait_s + SLACK_S, _too_late, answer, wait_s + SLACK_S)
         try:
-            self._send(encoded, body)
-            told, made = await asyncio.wait_for(answer, wait_s + SLACK_S)
-        except TimeoutError:
-            self._give_up(number)
-            raise Busy("serving.timeout", f"no answer within {wait_s + SLACK_S:g} s") from None
-        except asyncio.CancelledError:
+            self._send({"id": number, **asked}, body)
+            told, made = await answer
+        except (Busy, asyncio.CancelledError):
             self._give_up(number)
             raise
         finally:
+            timer.cancel()
             self._forget(number)
         if "error" in told:
             raise error_from_header(told["error"])
         return told, made
 
-    def _send(self, header: bytes, body: bytes) -> None:
-        self._writer.writelines([LENGTHS.pack(len(header), len(body)), header, body])
+    def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
+        self._transport.writelines([head_of(header, body), body])
 
     def _give_up(self, number: int) -> None:
         """Nobody waits for a request any more."""
-        if not self._writer.transport.is_closing():
-            self._send(json.dumps({"drop": number}).encode(), b"")
+        if not self._transport.is_closing():
+            self._send({"drop": number})
         self._end_if_hung()
 
     def _end_if_hung(self) -> None:
@@ -191,9 +188,9 @@ class Holding:
 
     async def stop(self) -> None:
         """End the process: first by closing its socket, then by force."""
-        self._writer.close()
+        self._transport.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._listening), GRACE_S)
+            await asyncio.wait_for(self.dead.wait(), GRACE_S)
         await asyncio.to_thread(_end, self._process)
 
     def _forget(self, number: int) -> None:
@@ -201,17 +198,21 @@ class Holding:
         if not self._pending:
             self._idle.set()
 
-    async def _listen(self) -> None:
+    # -- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
         try:
-            while True:
-                lengths = await self._reader.readexactly(LENGTHS.size)
-                header_length, body_length = LENGTHS.unpack(lengths)
-                header = json.loads(await self._reader.readexactly(header_length))
-                self._take(header, await self._reader.readexactly(body_length) if body_length else b"")
-        except (OSError, ValueError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self._bury()
+            for header, body in self._frames.feed(data):
+                self._take(header, body)
+        except ValueError:
+            log.exception("an engine said what is no frame", pid=self.pid)
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._bury()
 
     def _take(self, header: dict[str, Any], body: bytes) -> None:
         if "id" not in header:
@@ -245,13 +246,20 @@ async def start_holding(argv: Sequence[str], *, hangs_s: float) -> Holding:
         raise _no_process(error) from error
     try:
         process = await asyncio.to_thread(_spawn, [*argv, "--fd", str(there.fileno())], there)
-        reader, writer = await asyncio.open_connection(sock=here)
+        _, holding = await asyncio.get_running_loop().create_connection(
+            lambda: Holding(process, hangs_s=hangs_s), sock=here
+        )
     except OSError as error:
         here.close()
         raise _no_process(error) from error
     finally:
         there.close()
-    return Holding(process, reader, writer, hangs_s=hangs_s)
+    return holding
+
+
+def _too_late(answer: asyncio.Future[Any], waited_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(Busy("serving.timeout", f"no answer within {waited_s:g} s"))
 
 
 def _no_process(error: OSError) -> Broken:

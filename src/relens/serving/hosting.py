@@ -36,8 +36,8 @@ Start = Callable[[str, Path, str, bool], Sequence[str]]
 that start an engine with it. What is not urgent is loaded at low priority."""
 
 Answer = TypeVar("Answer", Ran, Seen)
-_Ask = Callable[[Holding, float], Awaitable[Answer]]
-"""A request of an engine, which may wait so many seconds."""
+_Ask = Callable[[Holding, float, int], Awaitable[Answer]]
+"""A request of an engine, which may wait so many seconds, and has this level."""
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class Hosting:
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
     ) -> Inferred:
         slot, ran = await self._counted(
-            named, lambda engine, wait_s: engine.run(inputs, outputs, wait_s=wait_s), timeout_s
+            named, lambda engine, wait_s, level: engine.run(inputs, outputs, wait_s=wait_s, level=level), timeout_s
         )
         return Inferred(slot.model, slot.number, ran.outputs, ran.timings_ms)
 
@@ -162,7 +162,9 @@ class Hosting:
     ) -> Recognized:
         wanted = asdict(looked)
         slot, seen = await self._counted(
-            named, lambda engine, wait_s: engine.recognize(picture, wanted, wait_s=wait_s), timeout_s
+            named,
+            lambda engine, wait_s, level: engine.recognize(picture, wanted, wait_s=wait_s, level=level),
+            timeout_s,
         )
         return Recognized(slot.model, slot.number, seen.found, seen.timings_ms)
 
@@ -209,13 +211,14 @@ class Hosting:
     async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
         for _ in range(TRIES):
             slot = self._slot(named)
-            how = self._how(slot.model)
-            most = (how and how.waiting) or self._options.waiting
+            how = self._how(slot.model) or Wanted()
+            level = how.level(named.priority)
+            most = how.room(how.waiting or self._options.waiting, level)
             engine = await slot.engine(deadline, most)
             if engine.waiting >= most:
                 raise full(slot.name, engine.waiting)
             try:
-                return slot, await ask(engine, max(0.001, deadline - time.monotonic()))
+                return slot, await ask(engine, max(0.001, deadline - time.monotonic()), level)
             except Died:
                 log.warning("engine died; asking a new one", model=slot.name, pid=engine.pid)
                 if slot.pid == engine.pid:
@@ -234,7 +237,7 @@ class Hosting:
     def _as_before(self, model: str, how: Wanted) -> Wanted:
         """With what is no matter of versions as the server was set up."""
         before = self._options.wanted.get(model, self._options.default) or Wanted()
-        return replace(how, swap=before.swap, waiting=before.waiting)
+        return replace(how, swap=before.swap, waiting=before.waiting, levels=before.levels)
 
     def _known(self, model: str) -> dict[int, Slot]:
         slots = self._slots.get(model)

@@ -59,6 +59,7 @@ class Asked:
     binary: bool = False
     id: str | None = None
     timeout_s: float | None = None
+    priority: int = 0
 
     def wanted(self, name: str) -> Wanted:
         """How this output is wanted."""
@@ -98,6 +99,13 @@ def timeout_s_of(microseconds: int) -> float | None:
     if not 0 <= microseconds < 2**63:
         raise BadInput(BAD_REQUEST, "`timeout` is microseconds, 0 or more")
     return microseconds / 1e6 or None
+
+
+def priority_of(given: int) -> int:
+    """The schedule policy's `priority`: 1 is first; 0, and more than a model has, is its usual one."""
+    if not 0 <= given < 2**63:
+        raise BadInput(BAD_REQUEST, "`priority` is 0 or more")
+    return given
 
 
 def wanted_of(name: str, classes: int, *, binary: bool = False) -> Wanted:

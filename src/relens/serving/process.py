@@ -19,7 +19,7 @@ import structlog
 
 from relens.errors import Broken, Busy, RelensError
 from relens.runtimes import WorkQueue
-from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frame
+from relens.runtimes.frames import Outlet, error_to_header, expired, receive_frames
 from relens.serving.core import Engine
 from relens.serving.questions import Question, pack_answer
 
@@ -51,8 +51,7 @@ def serve(connection: socket.socket, start: Callable[[], Engine], *, threads: in
     line.send({"ready": {"lens": engine.lens.digest}})
     descriptions = _answering(engine, line, threads=1, queue=queue)
     questions = _answering(engine, line, threads=threads, queue=queue, niceness=YIELDING)
-    while (frame := receive_frame(connection)) is not None:
-        header, body = frame
+    for header, body in receive_frames(connection):
         job = _Job(header["id"], Question.from_frame(header, body))
         jobs = descriptions if job.question.use == "describe" else questions
         try:

@@ -28,8 +28,9 @@ Swap = Literal["availability", "resource"]
 class Named:
     """A model, and which of its versions is meant: that number (from 1), that label, or whichever answers now.
 
-    sticky  who asks, in the caller's own words: of versions among which requests are split, the same one answers
-    chosen  whether the version is one that `ModelServer.choose` has chosen
+    sticky    who asks, in the caller's own words: of versions among which requests are split, the same one answers
+    chosen    whether the version is one that `ModelServer.choose` has chosen
+    priority  1 is run first, then 2; 0, and more than the model has, is the middle one of its priorities
     """
 
     model: str
@@ -37,6 +38,7 @@ class Named:
     label: str | None = None
     sticky: str | None = None
     chosen: bool = False
+    priority: int = 0
 
     def __str__(self) -> str:
         if self.version is not None:
@@ -71,12 +73,22 @@ class Wanted:
     waiting requests that its engine may have unanswered; None: as the server is set up
     swap    "availability": a version goes when those that are wanted answer, and both need memory meanwhile;
             "resource": it goes first, and nothing answers until the next one is loaded
+    levels  how many priorities requests may have
     """
 
     policy: Policy = Policy()
     labels: Mapping[str, int] = field(default_factory=dict)
     swap: Swap = "availability"
     waiting: int | None = None
+    levels: int = 1
+
+    def level(self, priority: int) -> int:
+        """The level, from 1, that a request with this priority has."""
+        return priority if 1 <= priority <= self.levels else (self.levels + 1) // 2
+
+    def room(self, most: int, level: int) -> int:
+        """How many of `most` requests may be there before one of this level: each leaves a part to those above it."""
+        return max(1, most * (self.levels - level + 1) // self.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +244,7 @@ class ModelServer(Protocol):
     def configure(self, wanted: Mapping[str, Wanted]) -> None:
         """Serve these models from now on, each so, and no others. Returns at once; versions come and go after.
 
-        Versions and labels are taken from it; `swap` and `waiting` stay as the server was set up.
+        Versions and labels are taken from it; `swap`, `waiting` and `levels` stay as the server was set up.
         Missing for a model that there is not, BadInput for a label of a version that is not available: then nothing
         has changed.
         """

@@ -95,7 +95,7 @@ def options_of(settings: Settings) -> Options:
 def _wanted(how: ServedModel) -> Wanted:
     latest = None if how.latest == "all" else how.latest
     waiting = None if how.queue is None else how.queue * AHEAD
-    return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting)
+    return Wanted(Policy(latest, how.specific), how.labels, how.swap, waiting, how.priorities)
 
 
 def run_models(

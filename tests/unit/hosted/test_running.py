@@ -101,14 +101,15 @@ def adder(inputs):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
 
 
-def put(queue, number, inputs, *, wanted=(), wait_s=60.0):
+def put(queue, number, inputs, *, wanted=(), **options):
     heads, body = pack(inputs)
-    put_frame(queue, number, {"inputs": heads, "outputs": list(wanted)}, body, wait_s=wait_s)
+    put_frame(queue, number, {"inputs": heads, "outputs": list(wanted)}, body, **options)
 
 
-def put_frame(queue, number, header, body, *, wait_s=60.0):
+def put_frame(queue, number, header, body, *, wait_s=60.0, level=1):
     now = time.monotonic()
-    queue.put(Request(number, header, body, now, now + wait_s), deadline=now + wait_s)
+    request = Request(number, {**header, "level": level}, body, now, now + wait_s)
+    queue.put(request, deadline=now + wait_s, level=level)
 
 
 def outputs(answer):
@@ -145,6 +146,17 @@ def test_what_waits_is_run_together_in_one_forward(start):
     assert sum(model.graph.rows) == 9
     assert len(model.graph.rows) < 9
     assert {given[number][0]["rows"] for number in range(9)} == set(model.graph.rows)
+
+
+def test_what_waits_is_run_by_its_priority(start):
+    queue, answers, model, _ = start(networks.classifier(), Way())
+    put(queue, 0, pixels(1, 0), level=3)
+    while len(queue):  # until it is run, before any other is there
+        time.sleep(0.001)
+    for number, level in enumerate([3, 2, 3, 1, 2, 1], start=1):
+        put(queue, number, pixels(1, number), level=level)
+    model.graph.go.set()
+    assert list(answers.wait_for(7)) == [0, 4, 6, 2, 5, 1, 3]
 
 
 def test_requests_of_other_outputs_and_shapes_are_run_apart(start):

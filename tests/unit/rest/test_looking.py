@@ -54,9 +54,9 @@ def test_the_newest_a_version_and_a_label_are_asked(ask, models, path, named, ve
 
 
 def test_parameters_say_how_it_is_looked_at(ask, models):
-    query = {"names": "3", "min_score": "0.25", "include": "vector", "timeout_s": "1.5"}
+    query = {"names": "3", "min_score": "0.25", "include": "vector", "timeout_s": "1.5", "priority": "2"}
     assert ask("scale:recognize", content=PICTURE, params=query).status_code == 200
-    assert models.looked == [(Named("scale"), PICTURE, Looked(names=3, min_score=0.25, vector=True), 1.5)]
+    assert models.looked == [(Named("scale", priority=2), PICTURE, Looked(names=3, min_score=0.25, vector=True), 1.5)]
 
 
 def test_a_form_is_taken(ask, models):
@@ -74,6 +74,7 @@ def test_a_form_is_taken(ask, models):
         ("min_score=nan", "min_score"),
         ("include=heatmap", "include"),
         ("timeout_s=-1", "timeout_s"),
+        ("priority=-1", "priority"),
         ("nmaes=1", "nmaes"),
     ],
 )

@@ -233,6 +233,12 @@ def test_a_version_is_a_number_or_a_label(client, models, segment, meant, versio
     assert str(models.asked[0][0]) == meant
 
 
+def test_the_priority_goes_with_the_request(client, models):
+    for given in (0, 2):
+        client.post("/v2/models/scale/infer", json={"inputs": [X_JSON], "parameters": {"priority": given}})
+    assert [named.priority for named, *_ in models.asked] == [0, 2]
+
+
 def test_no_timeout_and_no_id_are_the_servers_choice(client, models):
     request = {"id": None, "inputs": [X_JSON], "parameters": {"timeout": 0}, "outputs": None}
     assert "id" not in client.post("/v2/models/scale/infer", json=request).json()
@@ -430,6 +436,8 @@ def test_a_tensor_that_is_wrong_is_bad_and_what_is_wrong_is_said(client, change,
         ({"parameters": {"timeout": -1}}, "microseconds"),
         ({"parameters": {"timeout": 1.5}}, "not an integer"),
         ({"parameters": {"timeout": 10**400}}, "microseconds"),
+        ({"parameters": {"priority": -1}}, "0 or more"),
+        ({"parameters": {"priority": True}}, "not an integer"),
         ({"parameters": {"binary_data_output": "yes"}}, "not true or false"),
     ],
 )

@@ -128,6 +128,12 @@ def test_a_picture_is_handed_on_as_bytes(client):
     assert result.as_numpy("seen").tolist() == [2, 2]
 
 
+def test_the_priority_goes_with_the_request(client, models):
+    client.infer("scale", [tensor("x", X)])
+    client.infer("scale", [tensor("x", X)], priority=2)
+    assert [named.priority for named, *_ in models.asked] == [0, 2]
+
+
 def test_the_timeout_of_a_request_and_the_deadline_of_a_call_are_how_long_it_waits(client, models):
     client.infer("scale", [tensor("x", X)], timeout=2_000_000)
     client.infer("scale", [tensor("x", X)])

@@ -41,6 +41,14 @@ def test_jobs_come_out_in_the_order_they_went_in(queue):
     assert [queue.take(0), queue.take(0), queue.take(0)] == ["a", "b", None]
 
 
+@given(st.lists(st.integers(0, 3)))
+def test_lower_levels_come_out_first_and_each_in_the_order_it_went_in(levels):
+    queue = WorkQueue(len(levels) + 1, on_expired=print)
+    for number, level in enumerate(levels):
+        queue.put((level, number), deadline=None, level=level)
+    assert [queue.take(0) for _ in levels] == sorted((level, number) for number, level in enumerate(levels))
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_again(queue, clock):
     queue.put("a", deadline=None)
     clock.time += 1.5

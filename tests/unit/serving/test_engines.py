@@ -12,9 +12,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relens.errors import BadInput, Broken, Busy
-from relens.runtimes.frames import error_from_header, error_to_header, receive_frame, send_frame
+from relens.runtimes.frames import Frames, error_from_header, error_to_header, head_of, receive_frames, send_frame
 from relens.serving import Engines, Question, front
 
 # An engine's process that does what the picture's bytes say, with the real loop around it.
@@ -184,12 +186,29 @@ def test_closing_ends_the_processes(engines):
         os.kill(pid, 0)
 
 
-def test_a_frame_travels_whole_and_an_end_is_none():
+def test_frames_travel_whole_until_the_other_side_ends():
     here, there = socket.socketpair()
-    header, body = {"id": 1, "text": "grüße"}, os.urandom(3_000_000)
-    threading.Thread(target=lambda: (send_frame(here, header, body), here.close())).start()
-    assert receive_frame(there) == (header, body)
-    assert receive_frame(there) is None
+    sent = [({"id": 1, "text": "grüße"}, os.urandom(3_000_000)), ({}, b""), ({"id": 2}, b"x")]
+
+    def send():
+        for frame in sent:
+            send_frame(here, *frame)
+        here.sendall(head_of({"cut": "off"}, b"body"))
+        here.close()
+
+    threading.Thread(target=send).start()
+    assert list(receive_frames(there)) == sent
+
+
+@given(st.lists(st.tuples(st.dictionaries(st.text(), st.integers()), st.binary())), st.lists(st.integers(1, 40)))
+def test_frames_are_the_same_wherever_the_pieces_of_the_stream_end(sent, sizes):
+    stream = b"".join(head_of(*frame) + frame[1] for frame in sent)
+    frames, found, sizes = Frames(), [], iter([*sizes, *[1] * len(stream)])
+    while stream:
+        size = next(sizes)
+        found += frames.feed(memoryview(stream[:size]))
+        stream = stream[size:]
+    assert found == sent
 
 
 def test_an_error_travels_with_all_that_it_carries():
