@@ -6,13 +6,17 @@ Every line carries what it is about (plan, pack, release, request). No text of a
 from __future__ import annotations
 
 import logging
+import random
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 REGISTRY = CollectorRegistry()
 REQUESTS = Counter("relens_requests", "Questions answered, by use and outcome", ["use", "outcome"], registry=REGISTRY)
@@ -106,10 +110,42 @@ MODEL_SHADOW_CLASSES = Counter(
 MODEL_LOADS = Counter("relens_model_loads", "Versions of models loaded", ["model", "outcome"], registry=REGISTRY)
 
 
-def forget_version(model: str, version: int) -> None:
-    """Tell no more of what a version of a model has done, which otherwise is told as long as the process lives."""
-    for metric in (MODEL_REQUESTS, MODEL_LATENCY, MODEL_PHASES, MODEL_ROWS):
-        metric.remove_by_labels({"model": model, "version": str(version)})
+class VersionMetrics:
+    """What is told of one version's requests; to look up metrics by their labels takes longer than to count."""
+
+    def __init__(self, model: str, version: int) -> None:
+        self._labels = {"model": model, "version": str(version)}
+        self._latency = MODEL_LATENCY.labels(**self._labels)
+        self._rows = MODEL_ROWS.labels(**self._labels)
+        self._phases: dict[str, Histogram] = {}
+        self._outcomes: dict[str, Counter] = {}
+
+    def count(self, outcome: str, took_s: float) -> None:
+        """One request, and how long it took."""
+        if outcome not in self._outcomes:
+            self._outcomes[outcome] = MODEL_REQUESTS.labels(**self._labels, outcome=outcome)
+        self._outcomes[outcome].inc()
+        self._latency.observe(took_s)
+
+    def ran(self, rows: int, timings_ms: Mapping[str, float]) -> None:
+        """The rows of the forward that answered a request, and how long its phases took."""
+        self._rows.observe(rows)
+        for phase, took_ms in timings_ms.items():
+            if phase not in self._phases:
+                self._phases[phase] = MODEL_PHASES.labels(**self._labels, phase=phase)
+            self._phases[phase].observe(took_ms / 1000)
+
+    def forget(self) -> None:
+        """Tell no more of it, which otherwise is told as long as the process lives."""
+        for metric in (MODEL_REQUESTS, MODEL_LATENCY, MODEL_PHASES, MODEL_ROWS):
+            metric.remove_by_labels(self._labels)
+
+
+def request_id(given: str | None) -> str:
+    """A caller's id of its request if it is fit for logs and headers, else a new one."""
+    if given and REQUEST_ID.fullmatch(given):
+        return given
+    return f"{random.getrandbits(64):016x}"
 
 
 def start_logging(level: str, form: str, *, for_good: bool = False) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import Request
@@ -30,26 +30,26 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     """The body, complete. BadInput as soon as it is known to be too large, whether or not it says how long it is."""
     form, _ = _content_type(request)
     return await read_bounded(
-        request, max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes, _too_large(max_bytes)
+        request, max_bytes + FORM_EXTRA_BYTES if form == FORM else max_bytes, lambda: _too_large(max_bytes)
     )
 
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The body, a JSON object of up to 64 kB. BadInput for anything else."""
-    return object_in(await read_bounded(request, FORM_EXTRA_BYTES, _too_much_said()), "the body")
+    return object_in(await read_bounded(request, FORM_EXTRA_BYTES, _too_much_said), "the body")
 
 
-async def read_bounded(request: Request, limit: int, too_large: BadInput) -> bytes:
-    """The body, complete. `too_large` as soon as it is known that it has more bytes, whether or not it says so."""
+async def read_bounded(request: Request, limit: int, too_large: Callable[[], BadInput]) -> bytes:
+    """The body, complete. Raises `too_large` as soon as it is known to have more bytes, whether or not it says so."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and (len(announced) > MOST_DIGITS or int(announced) > limit):
-        raise too_large
+        raise too_large()
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
-            raise too_large
+            raise too_large()
         if chunk:
             chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

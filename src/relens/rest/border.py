@@ -6,7 +6,6 @@ Plain ASGI, so that it costs microseconds. Errors that have a family never come 
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from structlog.contextvars import bound_contextvars
 
 from relens.errors import Broken, Denied, RelensError
 from relens.rest.failures import failure
+from relens.telemetry import request_id
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:]+))(?::\d*)?")
 OWN_PAGES = frozenset({"same-origin", "none"})
 """What a browser says of requests from our own pages and of those that no page makes; another port is another site."""
@@ -44,7 +43,7 @@ class Border:
             return
         start = time.perf_counter()
         headers = Headers(scope=scope)
-        answer = _Answer(_request_id(headers), send)
+        answer = _Answer(request_id(headers.get("x-request-id")), send)
         with bound_contextvars(request=answer.request_id):
             try:
                 self._check_sender(scope, headers)
@@ -89,12 +88,6 @@ class _Answer:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
         await self._send(message)
-
-
-def _request_id(headers: Headers) -> str:
-    """The caller's id if it is fit for logs and headers, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 def _unexpected(request_id: str) -> Broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 
 from starlette.requests import Request
 
@@ -26,8 +27,8 @@ def coding_of(request: Request) -> str | None:
     return coding
 
 
-def inflated(data: bytes, coding: str, max_bytes: int, too_large: BadInput) -> bytes:
-    """What was compressed. `too_large` as soon as it is more than that: a megabyte may become a gigabyte.
+def inflated(data: bytes, coding: str, max_bytes: int, too_large: Callable[[], BadInput]) -> bytes:
+    """What was compressed. Raises `too_large` as soon as it is more than that: a megabyte may become a gigabyte.
 
     BadInput if it is cut off, or not of this coding. gzip may come in pieces, one after the other.
     """
@@ -39,7 +40,7 @@ def inflated(data: bytes, coding: str, max_bytes: int, too_large: BadInput) -> b
         except zlib.error as error:
             raise BadInput("rest.encoding-broken", f"the body is not {coding}: {error}") from error
         if len(found) > max_bytes:
-            raise too_large
+            raise too_large()
         data = stream.unused_data
         if not stream.eof or (data and coding == "deflate"):
             how = "goes on" if stream.eof else "ends early"
@@ -61,6 +62,8 @@ def coding_for(request: Request, *, binary: bool = False) -> str | None:
     who names gzip or deflate alone, which is to ask for it.
     """
     accepted = ",".join(request.headers.getlist("accept-encoding")).lower()
+    if not accepted:
+        return None
     parts = [[word.strip() for word in part.split(";")] for part in accepted.split(",")]
     named = [coding for coding, *options in parts if coding and not any(map(NOT_TAKEN.fullmatch, options))]
     if binary and len(named) > 1:

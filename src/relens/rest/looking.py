@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -33,7 +32,7 @@ def looking_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
             raise BadInput("rest.method", f"this path does not take {request.method}", hint="use POST")
         named = server.choose(named_in(request))
         looked, timeout_s = _looked(request), _number(request, "timeout_s", 0, math.inf)
-        named = replace(named, priority=int(_number(request, "priority", 0, MOST_PRIORITY) or 0))
+        named = named.with_priority(int(_number(request, "priority", 0, MOST_PRIORITY) or 0))
         server.describe(named)  # before the body: who cannot be answered need not send it
         body = await read_body(request, max_bytes)
         picture = picture_in(request, body, max_bytes)

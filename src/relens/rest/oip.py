@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -101,6 +101,7 @@ class _Told:
         self._said = Said(server)
         self._server = server
         self._max_bytes = max_bytes
+        self._too_large = partial(_too_large, max_bytes)
 
     async def server(self, _request: Request) -> Response:
         return JSONResponse(self._said.server())
@@ -136,7 +137,7 @@ class _Told:
         return JSONResponse(self._said.stats(_named(request)))
 
     async def index(self, request: Request) -> Response:
-        body = await read_bounded(request, self._max_bytes, _too_large(self._max_bytes))
+        body = await read_bounded(request, self._max_bytes, self._too_large)
         ready = object_in(body, "the request").get("ready") if body.strip() else False
         if not isinstance(ready, bool | None):
             raise BadInput(BAD_REQUEST, "`ready` of the request is not true or false")
@@ -156,6 +157,7 @@ class _Inferring:
     def __init__(self, server: Counted, max_bytes: int) -> None:
         self._server = server
         self._max_bytes = max_bytes
+        self._too_large = partial(_too_large, max_bytes)
         self._threads = CapacityLimiter(THREADS)
 
     async def infer(self, request: Request) -> Response:
@@ -164,7 +166,7 @@ class _Inferring:
         body = await self._body(request)
         asked = await self._understand(request, body, served)
         names = tuple(one.name for one in asked.outputs)
-        named = replace(named, priority=asked.priority)
+        named = named.with_priority(asked.priority)
         work = self._server.infer(named, asked.inputs, outputs=names, timeout_s=asked.timeout_s)
         inferred = await unless_gone(request, work)
         if inferred.version != served.version:
@@ -174,12 +176,11 @@ class _Inferring:
         return await self._response(request, answer, head_bytes)
 
     async def _body(self, request: Request) -> bytes:
-        too_large = _too_large(self._max_bytes)
         coding = coding_of(request)
-        body = await read_bounded(request, self._max_bytes, too_large)
+        body = await read_bounded(request, self._max_bytes, self._too_large)
         if coding is None:
             return body
-        return await self._run(lambda: inflated(body, coding, self._max_bytes, too_large), in_thread=True)
+        return await self._run(lambda: inflated(body, coding, self._max_bytes, self._too_large), in_thread=True)
 
     async def _understand(self, request: Request, body: bytes, served: Served) -> Asked:
         given = request.headers.get(HEADER_LENGTH)
@@ -224,5 +225,4 @@ def _failure(error: RelensError, headers: Mapping[str, str], more: Mapping[str, 
 
 
 def _named(request: Request) -> Named:
-    named = named_of(request.path_params["model"], request.path_params.get("version", ""))
-    return replace(named, sticky=request.headers.get(STICKY))
+    return named_of(request.path_params["model"], request.path_params.get("version", ""), request.headers.get(STICKY))

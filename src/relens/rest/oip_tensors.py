@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -48,6 +50,9 @@ JSON_TYPES: Mapping[str, frozenset[type]] = {
 """What JSON's values may be, by the kind of the tensor's type. numpy would take `"1"` and `true` for numbers."""
 JSON_NAMES = {"b": "true and false", "i": "integers", "u": "integers", "f": "numbers", "O": "strings"}
 
+REMEMBERED, REMEMBERED_BYTES = 256, 4096
+"""How many texts of JSON are remembered, and how long one may be."""
+
 T = TypeVar("T")
 _dumped = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -57,17 +62,51 @@ def read_request(body: bytes, head_bytes: int | None) -> Asked:
     end = len(body) if head_bytes is None else head_bytes
     if end > len(body):
         raise BadInput(BAD_REQUEST, f"the JSON is said to have {end:,} bytes, and the body has {len(body):,}")
-    head = object_in(body[:end], "the request")
+    text = body[:end]
+    head = _head(text) if head_bytes is None or end > REMEMBERED_BYTES else _known_head(text)
+    inputs = _inputs(head.inputs, memoryview(body)[end:])
+    return Asked(inputs, head.outputs, head.binary, head.id, head.timeout_s, head.priority)
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """What the JSON says of an input: how many bytes it has behind the JSON, or its `data`."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int | None
+    data: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the JSON of a request says."""
+
+    inputs: tuple[_Input, ...]
+    outputs: tuple[Wanted, ...]
+    binary: bool
+    id: str | None
+    timeout_s: float | None
+    priority: int
+
+
+def _head(text: bytes) -> _Head:
+    head = object_in(text, "the request")
     parameters = _field(head, "parameters", dict, "the request", {})
     binary = _field(parameters, "binary_data_output", bool, "the request's parameters", False)
-    return Asked(
-        _inputs(_field(head, "inputs", list, "the request"), memoryview(body)[end:]),
+    return _Head(
+        _listed(_field(head, "inputs", list, "the request")),
         _outputs(_field(head, "outputs", list, "the request", []), binary=binary),
         binary,
         _field(head, "id", str, "the request", "") or None,
         timeout_s_of(_field(parameters, "timeout", int, "the request's parameters", 0)),
         priority_of(_field(parameters, "priority", int, "the request's parameters", 0)),
     )
+
+
+_known_head = lru_cache(REMEMBERED)(_head)
+"""With binary tensors all requests of a client have the same JSON."""
 
 
 def read_raw(body: bytes, infos: Sequence[TensorInfo]) -> Asked:
@@ -109,36 +148,41 @@ def write_answer(asked: Asked, inferred: Inferred, served: Served) -> tuple[byte
     return (b"".join([text, *parts]), len(text)) if parts else (text, None)
 
 
-def _inputs(listed: Sequence[Any], rest: memoryview) -> dict[str, Array]:
-    """The inputs by name. Those that are binary lie one after the other in `rest`, and nothing else does."""
-    found: dict[str, Array] = {}
-    at = 0
-    for given in listed:
-        one = _object(given, "an input")
+def _listed(given: Sequence[Any]) -> tuple[_Input, ...]:
+    found: dict[str, _Input] = {}
+    for each in given:
+        one = _object(each, "an input")
         name = _field(one, "name", str, "an input")
         if name in found:
             raise BadInput(BAD_REQUEST, f"there are two inputs {shown(name)}")
         with Naming(name):
             size = _binary_size(one)
-            if size is not None and size > len(rest) - at:
-                raise BadInput(BAD_TENSOR, f"it has {size:,} bytes, and {len(rest) - at:,} are left", hint=HEADER_HINT)
-            data = None if size is None else rest[at : at + size]
-            found[name] = _tensor(one, data)
-            at += size or 0
+            datatype, shape = _field(one, "datatype", str, "it"), _shape(_field(one, "shape", list, "it"))
+            data = [] if size is not None else _field(one, "data", list, "it")
+            found[name] = _Input(name, datatype, shape, size, data)
+    return tuple(found.values())
+
+
+def _inputs(listed: Sequence[_Input], rest: memoryview) -> dict[str, Array]:
+    """The inputs by name. Those that are binary lie one after the other in `rest`, and nothing else does."""
+    found: dict[str, Array] = {}
+    at = 0
+    for one in listed:
+        with Naming(one.name):
+            if one.size is None:
+                found[one.name] = _from_json(one.data, one.datatype, one.shape)
+                continue
+            if one.size > len(rest) - at:
+                left = len(rest) - at
+                raise BadInput(BAD_TENSOR, f"it has {one.size:,} bytes, and {left:,} are left", hint=HEADER_HINT)
+            found[one.name] = from_bytes(rest[at : at + one.size], one.datatype, one.shape)
+            at += one.size
     if at != len(rest):
         raise BadInput(BAD_REQUEST, f"{len(rest) - at:,} bytes behind the JSON belong to no input", hint=HEADER_HINT)
     return found
 
 
 HEADER_HINT = "Inference-Header-Content-Length is the length of the JSON, `binary_data_size` that of an input behind it"
-
-
-def _tensor(one: Mapping[str, Any], data: memoryview | None) -> Array:
-    datatype = _field(one, "datatype", str, "it")
-    shape = _shape(_field(one, "shape", list, "it"))
-    if data is not None:
-        return from_bytes(data, datatype, shape)
-    return _from_json(_field(one, "data", list, "it"), datatype, shape)
 
 
 def _binary_size(one: Mapping[str, Any]) -> int | None:
@@ -239,17 +283,24 @@ def _not_raw(why: str) -> BadInput:
 def _written(array: Array, way: Wanted, parts: list[bytes | memoryview]) -> str:
     """What the JSON says of an output; its bytes are put behind `parts` if it is binary."""
     datatype = datatype_of(array)
-    said = {"name": way.name, "datatype": datatype, "shape": list(array.shape)}
     if way.binary:
         part = to_bytes(array) if datatype == BYTES else _memory(array, datatype)
         parts.append(part)
-        return _dumped(said | {"parameters": {"binary_data_size": len(part)}})
+        return _binary_said(way.name, datatype, array.shape, len(part))
+    said = {"name": way.name, "datatype": datatype, "shape": list(array.shape)}
     if datatype == "FP16":
         raise BadInput(
             BAD_REQUEST, f"output {shown(way.name)} is FP16, which is sent as binary alone", hint=BINARY_HINT
         )
     data = _dumped(_texts(array, way.name)) if datatype == BYTES else _numbers(array, datatype)
     return _with_more(said, f'"data":{data}')
+
+
+@lru_cache(REMEMBERED)
+def _binary_said(name: str, datatype: str, shape: tuple[int, ...], size: int) -> str:
+    """The JSON of an output whose bytes lie behind it."""
+    said = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    return _dumped(said)
 
 
 def _numbers(array: Array, datatype: str) -> str:

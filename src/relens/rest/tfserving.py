@@ -89,6 +89,7 @@ class _Door:
     def __init__(self, server: ModelServer, max_bytes: int) -> None:
         self._server = server
         self._max_bytes = max_bytes
+        self._too_large = partial(_too_large, max_bytes)
 
     async def status(self, request: Request) -> Response:
         return _json(write_json({"model_version_status": statuses(self._server, named_in(request))}))
@@ -122,12 +123,12 @@ class _Door:
 
     async def _read(self, request: Request, named: Named, read: Callable[[bytes, Served], Done]) -> tuple[Served, Done]:
         """The version that is asked, and what the body says to it."""
-        coding, too_large = coding_of(request), _too_large(self._max_bytes)
-        body = await read_bounded(request, self._max_bytes, too_large)
+        coding = coding_of(request)
+        body = await read_bounded(request, self._max_bytes, self._too_large)
         served = self._server.describe(named)
 
         def work() -> Done:
-            return read(body if coding is None else inflated(body, coding, self._max_bytes, too_large), served)
+            return read(body if coding is None else inflated(body, coding, self._max_bytes, self._too_large), served)
 
         # a compressed body may be a thousand times as long
         return served, await _run(work, threaded=coding is not None or len(body) > THREAD_BYTES)

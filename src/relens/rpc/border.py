@@ -5,8 +5,6 @@ No interceptor, which would cost each call a layer more: methods are wrapped onc
 
 from __future__ import annotations
 
-import re
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -21,9 +19,9 @@ from relens.errors import BadInput, Broken, Busy, RelensError
 from relens.rpc.messages import methods
 from relens.serving.codes import rpc_code
 from relens.serving.served import STICKY, Named
+from relens.telemetry import request_id
 
 REQUEST_ID_KEY = "x-request-id"
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 DETAILS_BYTES = 1500
 """Of a message that go out. They travel in a header, each as three bytes if it is no ASCII, and clients take 8 kB."""
 CANCELLED = "CANCELLED"
@@ -34,13 +32,14 @@ log = structlog.get_logger(__name__)
 class Call:
     """One call, for its method: what is left of its time, and what the log is to say of it."""
 
-    __slots__ = ("_context", "_start", "model", "path", "request_id")
+    __slots__ = ("_context", "_metadata", "_start", "model", "path", "request_id")
 
-    def __init__(self, path: str, context: Any, request_id: str | None = None) -> None:
+    def __init__(self, path: str, context: Any, known_id: str | None = None) -> None:
         self._start = time.perf_counter()
         self._context = context
         self.path = path
-        self.request_id = request_id or _request_id(context.invocation_metadata())
+        self._metadata = context.invocation_metadata()
+        self.request_id = request_id(known_id or _said(self._metadata, REQUEST_ID_KEY))
         self.model: str | None = None
         # Each call has a task of its own, so that nothing has to be unbound.
         bind_contextvars(request=self.request_id)
@@ -58,8 +57,8 @@ class Call:
 
     def of_caller(self, named: Named) -> Named:
         """What is named, with who asks, if the call says it: metadata `x-relens-sticky`."""
-        said = {key: value for key, value in self._context.invocation_metadata() or () if key == STICKY}
-        return replace(named, sticky=said[STICKY]) if said else named
+        sticky = _said(self._metadata, STICKY)
+        return named if sticky is None else replace(named, sticky=sticky)
 
     def say(self, code: str, error: RelensError | None = None) -> None:
         """One line in the log."""
@@ -169,9 +168,9 @@ async def _abort(context: Any, call: Call, code: str, error: RelensError) -> Non
     await context.abort(grpc.StatusCode[code], details_of(error), tuple(metadata))
 
 
-def _request_id(metadata: Any) -> str:
-    """The caller's id if it is fit for logs and headers, else a new one."""
-    for key, value in metadata:
-        if key == REQUEST_ID_KEY and isinstance(value, str) and REQUEST_ID.fullmatch(value):
+def _said(metadata: Any, wanted: str) -> str | None:
+    """The text under a key of metadata."""
+    for key, value in metadata or ():
+        if key == wanted and isinstance(value, str):
             return value
-    return secrets.token_hex(8)
+    return None

@@ -7,7 +7,6 @@ there are is the folder's, so nothing is loaded or unloaded by request.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
@@ -104,7 +103,7 @@ class _Inferring:
         served = self._server.describe(named)  # who cannot be answered is told so before tensors are read
         asked = await run(lambda: read_request(request), elements=elements_to_read(request))
         names = tuple(one.name for one in asked.outputs)
-        named = replace(named, priority=asked.priority)
+        named = named.with_priority(asked.priority)
         inferred = await self._server.infer(
             named, asked.inputs, outputs=names, timeout_s=call.timeout_s(asked.timeout_s)
         )

@@ -26,6 +26,8 @@ Frame = tuple[dict[str, Any], bytes]
 
 log = structlog.get_logger(__name__)
 
+_text = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Outlet:
     """An engine's side of the socket, over which threads send whole frames one after the other."""
@@ -78,7 +80,7 @@ def error_from_header(given: dict[str, Any]) -> RelensError:
 
 def head_of(header: dict[str, Any], body: bytes) -> bytes:
     """What comes before the body of a frame: its lengths and the header."""
-    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded = _text(header).encode()
     return LENGTHS.pack(len(encoded), len(body)) + encoded
 
 

@@ -211,7 +211,7 @@ class Holding(asyncio.Protocol):
             log.exception("an engine said what is no frame", pid=self.pid)
             self._transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self._bury()
 
     def _take(self, header: dict[str, Any], body: bytes) -> None:

@@ -23,7 +23,7 @@ from relens.models.folder import NOT_FETCHED, ModelFolder, Version
 from relens.serving.holding import Died, Holding, Ran, Seen, start_holding
 from relens.serving.served import Inferred, Looked, Named, Policy, Recognized, Served, VersionStatus, Wanted
 from relens.serving.slots import Slot, begun, full, not_available
-from relens.telemetry import MODEL_LATENCY, MODEL_LOADS, MODEL_PHASES, MODEL_REQUESTS, MODEL_ROWS, forget_version
+from relens.telemetry import MODEL_LOADS, VersionMetrics
 from relens.tensors import Tensors
 
 TRIES = 2
@@ -89,7 +89,7 @@ class Hosting:
         self._unreadable = False
         self._gaps: dict[str, float] = {}  # since when no version of a model takes new requests
         self._here: dict[str, set[int]] = {}  # versions that lie in the folder, whole or not
-        self._measured: set[tuple[str, int]] = set()  # versions that metrics tell of
+        self._metrics: dict[tuple[str, int], VersionMetrics] = {}
 
     # -- its life
 
@@ -193,9 +193,7 @@ class Hosting:
             answer = await self._asked(named, ask, start + min(timeout_s or longest_s, longest_s))
             outcome = "answered"
             slot, ran = answer  # of a newer version, if that has taken over meanwhile
-            MODEL_ROWS.labels(slot.model, str(slot.number)).observe(ran.rows)
-            for phase, took_ms in ran.timings_ms.items():
-                MODEL_PHASES.labels(slot.model, str(slot.number), phase).observe(took_ms / 1000)
+            self._metrics_of(slot).ran(ran.rows, ran.timings_ms)
         except RelensError as error:
             outcome = error.code
             raise
@@ -203,10 +201,14 @@ class Hosting:
             outcome = "failed"
             raise
         finally:
-            self._measured.add((slot.model, slot.number))
-            MODEL_REQUESTS.labels(slot.model, str(slot.number), outcome).inc()
-            MODEL_LATENCY.labels(slot.model, str(slot.number)).observe(time.monotonic() - start)
+            self._metrics_of(slot).count(outcome, time.monotonic() - start)
         return answer
+
+    def _metrics_of(self, slot: Slot) -> VersionMetrics:
+        key = slot.model, slot.number
+        if key not in self._metrics:
+            self._metrics[key] = VersionMetrics(*key)
+        return self._metrics[key]
 
     async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
         for _ in range(TRIES):
@@ -291,10 +293,9 @@ class Hosting:
         self._here = here
         for model in list(self._slots):
             self._choose(model)
-        for model, number in list(self._measured):
+        for model, number in list(self._metrics):
             if number not in here.get(model, set()) and number not in self._slots.get(model, {}):
-                forget_version(model, number)
-                self._measured.discard((model, number))
+                self._metrics.pop((model, number)).forget()
 
     def _notice(self, model: str, number: int, found: Version) -> None:
         """A version that is new, or was written to since it was found."""

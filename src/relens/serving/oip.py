@@ -81,12 +81,12 @@ class Naming:
             raise BadInput(error.code, f"{self._what} {shown(self._name)}: {error.message}", hint=error.hint) from error
 
 
-def named_of(model: str, version: str) -> Named:
+def named_of(model: str, version: str, sticky: str | None = None) -> Named:
     """Which version is meant: digits are its number, nothing the newest, anything else a label."""
     if not version:
-        return Named(model)
+        return Named(model, sticky=sticky)
     number = number_in(version)
-    return Named(model, label=version) if number is None else Named(model, number)
+    return Named(model, label=version, sticky=sticky) if number is None else Named(model, number, sticky=sticky)
 
 
 def number_in(text: str) -> int | None:

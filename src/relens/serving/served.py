@@ -7,7 +7,7 @@ Serving's protocol or the Open Inference Protocol and translate to this; nothing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from relens.errors import BadInput, RelensError
@@ -39,6 +39,10 @@ class Named:
     sticky: str | None = None
     chosen: bool = False
     priority: int = 0
+
+    def with_priority(self, priority: int) -> Named:
+        """The same, with this priority."""
+        return replace(self, priority=priority) if priority else self
 
     def __str__(self) -> str:
         if self.version is not None:

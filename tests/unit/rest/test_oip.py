@@ -234,8 +234,8 @@ def test_a_version_is_a_number_or_a_label(client, models, segment, meant, versio
 
 
 def test_the_priority_goes_with_the_request(client, models):
-    for given in (0, 2):
-        client.post("/v2/models/scale/infer", json={"inputs": [X_JSON], "parameters": {"priority": given}})
+    for priority in (0, 2):
+        client.post("/v2/models/scale/infer", json={"inputs": [X_JSON], "parameters": {"priority": priority}})
     assert [named.priority for named, *_ in models.asked] == [0, 2]
 
 
@@ -603,7 +603,7 @@ def test_a_compressed_body_that_cannot_be_inflated_is_refused(client, coding, bo
 
 @given(st.binary(max_size=1000), st.sampled_from(["gzip", "deflate"]))
 def test_what_is_deflated_is_inflated(data, coding):
-    assert inflated(deflated(data, coding), coding, 1000, BadInput("too-large", "")) == data
+    assert inflated(deflated(data, coding), coding, 1000, lambda: BadInput("too-large", "")) == data
 
 
 @pytest.mark.parametrize(
