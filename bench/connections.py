@@ -59,7 +59,7 @@ def measure(setup: Setup) -> Report:
         file.write_bytes(networks.scaler(1, length=length))
     rounds = []
     for number in range(setup.choose(3, 1)):
-        with peers.relens(root) as server:
+        with peers.relens(root, logs=True) as server:
             rounds.append(_round(server, setup, (idle, slow, halves), number))
     what = f"{idle:,} idle connections, {slow:,} slow readers, {halves:,} half-sent bodies"
     return _report(what, rounds, slow, halves, remarks)

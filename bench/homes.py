@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,19 +126,21 @@ def up(home: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def models_up(root: Path, *more: str) -> Iterator[Server]:
-    """A server of a folder of models until the context is left; `more` are options."""
-    with _serving("--models", str(root), *more, log=root.with_name(f"{root.name}.log")) as server:
+def models_up(root: Path, *more: str, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server of a folder of models until the context is left; `more` are options, `settings` variables."""
+    log = root.with_name(f"{root.name}.log")
+    with _serving("--models", str(root), *more, log=log, settings=settings) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _serving(*words: str, log: Path) -> Iterator[Server]:
+def _serving(*words: str, log: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as out:
         start = time.perf_counter()
-        process = subprocess.Popen([*RELENS, "up", "--port", str(port), *words], stderr=out, stdout=out)
+        argv = [*RELENS, "up", "--port", str(port), *words]
+        process = subprocess.Popen(argv, stderr=out, stdout=out, env={**os.environ, **(settings or {})})
         try:
             _wait_ready(url, process, start)
             yield Server(process.pid, url, time.perf_counter() - start)

@@ -37,7 +37,7 @@ def measure(setup: Setup) -> Report:
     count, rounds = setup.choose(1_500, 300), setup.choose(9, 3)
     jpegs = pictures.jpegs(setup.choose(64, 16), seed=7_000_000)
     taken, ideal = [], []
-    with peers.relens(peer_pictures.served(setup, "load")) as server:
+    with peers.relens(peer_pictures.served(setup, "load"), logs=True) as server:
         way = peer_pictures.looking(server.http, jpegs)
         ask(Order(way, count // 4))
         for number in range(rounds):

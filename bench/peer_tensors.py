@@ -25,6 +25,7 @@ MODEL, SIDE, CLASSES = "classes", 64, 5
 ROW = np.random.default_rng(0).random((1, 3, SIDE, SIDE), np.float32)
 OF_MLSERVER, OF_TRITON = 2.0, 0.5
 RELENS_GRPC, RELENS_HTTP = "relens, gRPC", "relens, binary HTTP"
+LOGGED_GRPC, LOGGED_HTTP = "relens, gRPC, with its log of requests", "relens, binary HTTP, with its log of requests"
 TRITON_GRPC, TRITON_HTTP = "Triton, gRPC", "Triton, binary HTTP"
 MLSERVER_GRPC = "MLServer, gRPC"
 
@@ -41,11 +42,9 @@ def measure(setup: Setup) -> Report:
     with contextlib.ExitStack() as stack:
         ways: dict[str, tuple[Running, Way]] = {}
         ours = stack.enter_context(peers.relens(root))
-        ways[RELENS_HTTP] = ours, binary(ours.http)
-        if ours.grpc is None:
-            remarks.append("relens is not asked over gRPC: `relens up` has no --grpc-port")
-        else:
-            ways[RELENS_GRPC] = ours, raw(ours.grpc)
+        ways |= {RELENS_GRPC: (ours, raw(ours.grpc)), RELENS_HTTP: (ours, binary(ours.http))}
+        ours = stack.enter_context(peers.relens(root, logs=True))
+        ways |= {LOGGED_GRPC: (ours, raw(ours.grpc)), LOGGED_HTTP: (ours, binary(ours.http))}
         if not peers.missing(setup, "triton"):
             theirs = stack.enter_context(peers.triton(setup, tensors))
             ways |= {TRITON_GRPC: (theirs, raw(theirs.grpc)), TRITON_HTTP: (theirs, binary(theirs.http))}

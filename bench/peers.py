@@ -7,6 +7,7 @@ Triton    the server inside the wheel `nvidia-pytriton`, which has the Python ba
 MLServer  a custom `MLModel`. As many parallel workers as cores for pictures; none for small tensors, which with them
           take more than twice as much CPU. No metrics, no log of requests, no compression
 LitServe  a `LitAPI` with one worker for each core and the fast queue (ZeroMQ); pictures are uploaded as files
+relens    `relens up --models`. With its metrics; no log of requests, as the others have none
 """
 
 from __future__ import annotations
@@ -223,19 +224,12 @@ def litserve(setup: Setup, work: Work) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def relens(root: Path) -> Iterator[Running]:
-    """`relens up` on a folder of models, with its usual settings, and gRPC if it has that."""
-    words, grpc = [], None
-    if _has_grpc():
-        grpc = homes.free_port()
-        words = ["--grpc-port", str(grpc)]
-    with homes.models_up(root, *words) as server:
+def relens(root: Path, *, logs: bool = False) -> Iterator[Running]:
+    """`relens up` on a folder of models, with its usual settings; without `logs`, with no line for each request."""
+    grpc = homes.free_port()
+    settings = {} if logs else {"RELENS__LOGS__LEVEL": "warning"}
+    with homes.models_up(root, "--grpc-port", str(grpc), settings=settings) as server:
         yield Running(server.pid, int(server.url.rpartition(":")[2]), grpc)
-
-
-def _has_grpc() -> bool:
-    told = subprocess.run([*homes.RELENS, "up", "--help"], capture_output=True, text=True, check=True)
-    return "--grpc-port" in told.stdout
 
 
 PEERS: Mapping[str, Callable[[Setup, Work], contextlib.AbstractContextManager[Running]]] = {

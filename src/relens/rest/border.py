@@ -5,6 +5,7 @@ Plain ASGI, so that it costs microseconds. Errors that have a family never come 
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ class Border:
                     raise
                 await failure(_unexpected(answer.request_id))(scope, receive, answer.send)
             finally:
-                log.info("request", **_line(scope, answer.status, start))
+                if log.is_enabled_for(logging.INFO):
+                    log.info("request", **_line(scope, answer.status, start))
 
     def _check_sender(self, scope: Scope, headers: Headers) -> None:
         """Denied for a host that is not served, and for what another site's page makes a browser send."""

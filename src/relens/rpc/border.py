@@ -5,6 +5,7 @@ No interceptor, which would cost each call a layer more: methods are wrapped onc
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -62,6 +63,8 @@ class Call:
 
     def say(self, code: str, error: RelensError | None = None) -> None:
         """One line in the log."""
+        if not log.is_enabled_for(logging.INFO):
+            return
         said = {
             "method": "gRPC",
             "path": self.path,

@@ -143,11 +143,9 @@ class Hosting:
         return named
 
     def describe(self, named: Named) -> Served:
-        slot = self._slot(named)
-        assert slot.told is not None
-        told = slot.told
-        tensors = told.inputs, told.outputs
-        return Served(slot.model, slot.number, *tensors, told.backend, told.labels, told.pictures, told.space)
+        served = self._slot(named).served
+        assert served is not None
+        return served
 
     async def infer(
         self, named: Named, inputs: Tensors, *, outputs: Sequence[str] = (), timeout_s: float | None = None
@@ -190,7 +188,7 @@ class Hosting:
         outcome = "left"  # whoever asked
         longest_s = self._options.wait_s
         try:
-            answer = await self._asked(named, ask, start + min(timeout_s or longest_s, longest_s))
+            answer = await self._asked(slot, named, ask, start + min(timeout_s or longest_s, longest_s))
             outcome = "answered"
             slot, ran = answer  # of a newer version, if that has taken over meanwhile
             self._metrics_of(slot).ran(ran.rows, ran.timings_ms)
@@ -210,9 +208,9 @@ class Hosting:
             self._metrics[key] = VersionMetrics(*key)
         return self._metrics[key]
 
-    async def _asked(self, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
-        for _ in range(TRIES):
-            slot = self._slot(named)
+    async def _asked(self, slot: Slot, named: Named, ask: _Ask[Answer], deadline: float) -> tuple[Slot, Answer]:
+        for attempt in range(TRIES):
+            slot = self._slot(named) if attempt else slot
             how = self._how(slot.model) or Wanted()
             level = how.level(named.priority)
             most = how.room(how.waiting or self._options.waiting, level)
@@ -413,7 +411,17 @@ class Hosting:
         argv = self._start(slot.model, found.file, slot.digest, urgent)
         engine = await start_holding(argv, hangs_s=self._options.hangs_s)
         try:
-            slot.told = await _unless(slot.leave, engine.ready(self._options.load_s))
+            told = await _unless(slot.leave, engine.ready(self._options.load_s))
+            slot.served = Served(
+                slot.model,
+                slot.number,
+                told.inputs,
+                told.outputs,
+                told.backend,
+                labels=told.labels,
+                pictures=told.pictures,
+                space=told.space,
+            )
         except BaseException:
             await engine.stop()
             raise

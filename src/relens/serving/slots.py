@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from relens.errors import Busy, Missing, RelensError
 from relens.models.folder import Version
-from relens.serving.holding import Holding, Told
-from relens.serving.served import Named, State, VersionStatus
+from relens.serving.holding import Holding
+from relens.serving.served import Named, Served, State, VersionStatus
 
 OVERWRITTEN = "runtimes.overwritten"
 
@@ -25,7 +25,7 @@ class Slot:
         self.state: State = "START"
         self.error: RelensError | None = None
         self.digest = found.digest
-        self.told: Told | None = None
+        self.served: Served | None = None
         self.leave = asyncio.Event()
         self.life: asyncio.Task[None] | None = None
         self._engine: Holding | None = None
