@@ -373,8 +373,11 @@ def _error_of(response: httpx.Response) -> RelensError:
 
 
 def _retry_after_s(response: httpx.Response) -> float:
-    given = response.headers.get("retry-after", "")
-    return float(given) if given.isdigit() else 1.0
+    for header, of_a_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        given = response.headers.get(header, "")
+        if given.isdigit():
+            return int(given) / of_a_second
+    return 1.0
 
 
 def _strange(response: httpx.Response) -> Broken:

@@ -337,7 +337,7 @@ def test_an_export_that_is_refused_or_broken_off_is_an_error(client, gateway):
         Missing("gallery.missing", "there is none"),
         Missing("gallery.object-deleted", "it was deleted", gone=True),
         Conflict("jobs.plan-over", "it is over"),
-        Busy("serving.expired", "too much to do", retry_after_s=7),
+        Busy("serving.expired", "too much to do", retry_after_s=7.125),
         Broken("serving.engine-died", "it died", hint="look at the log"),
     ],
 )

@@ -30,6 +30,8 @@ CODES = {
 }
 """Codes for which HTTP has a more telling status than their family's."""
 
+RETRY_AFTER_MS = "retry-after-ms"
+
 MEANINGS = {
     400: "the request cannot be used; sending it again changes nothing",
     403: "the caller may not do this",
@@ -53,9 +55,15 @@ def status_of(error: RelensError) -> int:
 
 def failure(error: RelensError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The response that an error becomes."""
-    if isinstance(error, Busy):
-        headers = {**(headers or {}), "Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-    return JSONResponse(error.to_json(), status_of(error), headers)
+    return JSONResponse(error.to_json(), status_of(error), {**(headers or {}), **when_again(error)})
+
+
+def when_again(error: RelensError) -> dict[str, str]:
+    """The headers that say when to ask again, in whole seconds and in milliseconds; none for what is not Busy."""
+    if not isinstance(error, Busy):
+        return {}
+    seconds, ms = math.ceil(error.retry_after_s), round(error.retry_after_s * 1000)
+    return {"Retry-After": str(max(1, seconds)), RETRY_AFTER_MS: str(max(1, ms))}
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:

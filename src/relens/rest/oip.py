@@ -7,7 +7,6 @@ index, statistics, model configuration, and `timeout` and `priority` of the sche
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -18,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from relens.errors import BadInput, Busy, Missing, RelensError
+from relens.errors import BadInput, Missing, RelensError
 from relens.rest.bodies import object_in, read_bounded
 from relens.rest.codings import coding_for, coding_of, deflated, inflated
-from relens.rest.failures import status_of
+from relens.rest.failures import status_of, when_again
 from relens.rest.leaving import unless_gone
 from relens.rest.oip_tensors import read_raw, read_request, takes_long, write_answer
 from relens.serving.codes import QUEUE_FULL
@@ -219,9 +218,7 @@ def _too_large(max_bytes: int) -> BadInput:
 def _failure(error: RelensError, headers: Mapping[str, str], more: Mapping[str, Any] | None = None) -> Response:
     """An error as the protocol has it, with what else the answer says."""
     status = TOO_MANY_REQUESTS if error.code == QUEUE_FULL else status_of(error)
-    if isinstance(error, Busy):
-        headers = {**headers, "Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-    return JSONResponse({**(more or {}), "error": str(error)}, status, headers)
+    return JSONResponse({**(more or {}), "error": str(error)}, status, {**headers, **when_again(error)})
 
 
 def _named(request: Request) -> Named:

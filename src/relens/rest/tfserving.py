@@ -8,7 +8,6 @@ Source: https://www.tensorflow.org/tfx/serving/api_rest.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -20,10 +19,10 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from relens.errors import BadInput, Busy, RelensError
+from relens.errors import BadInput, RelensError
 from relens.rest.bodies import read_bounded
 from relens.rest.codings import coding_for, coding_of, deflated, inflated
-from relens.rest.failures import status_of
+from relens.rest.failures import status_of, when_again
 from relens.rest.leaving import unless_gone
 from relens.rest.tfserving_json import (
     read_examples,
@@ -151,9 +150,8 @@ def _answering(method: str, handler: Handler) -> Handler:
 
 
 def _failure(error: RelensError, headers: dict[str, str]) -> Response:
-    if isinstance(error, Busy):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    return _json(write_json({"error": str(error)}), STATUSES.get(error.code) or status_of(error), headers)
+    told = write_json({"error": str(error)})
+    return _json(told, STATUSES.get(error.code) or status_of(error), {**headers, **when_again(error)})
 
 
 def _json(data: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:

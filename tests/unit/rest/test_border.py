@@ -36,10 +36,14 @@ def test_a_family_becomes_a_status_and_the_json_is_the_errors_own(ask, gateway, 
     assert ("retry-after" in response.headers) == (status == 503)
 
 
-@pytest.mark.parametrize(("retry_after_s", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (2.1, "3"), (60, "60")])
-def test_busy_says_after_how_many_whole_seconds_to_ask_again(ask, gateway, retry_after_s, header):
+@pytest.mark.parametrize(
+    ("retry_after_s", "header", "ms"),
+    [(0.0, "1", "1"), (0.2, "1", "200"), (1.0, "1", "1000"), (2.1, "3", "2100"), (60, "60", "60000")],
+)
+def test_busy_says_when_to_ask_again_in_whole_seconds_and_in_milliseconds(ask, gateway, retry_after_s, header, ms):
     gateway.error = Busy("serving.full", "no", retry_after_s=retry_after_s)
-    assert ask("GET", "/v1/plans").headers["retry-after"] == header
+    headers = ask("GET", "/v1/plans").headers
+    assert (headers["retry-after"], headers["retry-after-ms"]) == (header, ms)
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/plans/", "/v2/plans", "/v1/objects/1/crop/x"])

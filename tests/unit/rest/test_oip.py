@@ -684,6 +684,7 @@ def test_an_error_of_the_server_has_the_status_of_its_family(client, models, err
     models.error = error
     response = client.post("/v2/models/scale/infer", json={"inputs": [X_JSON]})
     assert (response.status_code, response.headers.get("retry-after")) == (status, after)
+    assert ("retry-after-ms" in response.headers) == (after is not None)
     assert response.json() == {"error": error.message}
 
 

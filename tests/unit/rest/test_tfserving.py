@@ -658,6 +658,7 @@ def test_an_error_is_its_message_and_hint_with_the_status_of_its_family(error, s
     response = ask_of(OneModel(error=error), "POST", "m:predict", json={"instances": [[1]]})
     assert refused(response, status) == str(error)
     assert response.headers.get("retry-after") == ("3" if isinstance(error, Busy) else None)
+    assert response.headers.get("retry-after-ms") == ("2100" if isinstance(error, Busy) else None)
 
 
 def test_a_model_that_fails_is_a_500_that_says_so(ask):
