@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import (
+    beside,
     connections,
     decode,
     detector,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Setup], Report]] = {
     "http-search": http_search.measure,
     "up": up.measure,
     "enrol": enrol.measure,
+    "beside": beside.measure,
     "size": size.measure,
     "detector": detector.measure,
     "reimport": reimport.measure,

@@ -28,7 +28,6 @@ from bench.wire import Grpc, Http, Wire
 ROOT = Path(__file__).parent.parent
 READ_BYTES = 1 << 18
 STUCK_S = 60.0
-OPEN_CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,17 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be asked: so many requests by so many clients, or by any at this rate."""
+    """What is to be asked: so many requests by so many clients, or at this rate over as many connections as needed.
+
+    connections  that are open then. Servers close one that has had nothing to do for some seconds
+    """
 
     way: Way
     count: int
     clients: int = 8
     rate: float | None = None
     seed: int = 0
+    connections: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class _Asking:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._poll = select.epoll()
-        count = order.clients if order.rate is None else OPEN_CONNECTIONS
+        count = order.clients if order.rate is None else order.connections
         made = [_Connection(order.way) for _ in range(count)]
         self._connections = {one.socket.fileno(): one for one in made}
         for number in self._connections:

@@ -48,7 +48,7 @@ class Taken:
 
 def measure(setup: Setup) -> Report:
     count, enrolments = objects(setup), setup.choose(400, 40)
-    home = _copy(gallery_home(setup, count), setup.folder / "enrol")
+    home = copy_of(gallery_home(setup, count), setup.folder / "enrol")
     queries = pictures.jpegs(52, seed=4_000_000)
     new = pictures.jpegs(enrolments, seed=6_000_000)
     with homes.up(home) as server:
@@ -59,8 +59,8 @@ def measure(setup: Setup) -> Report:
     return _report(count, alone, taken)
 
 
-def _copy(home: Path, path: Path) -> Path:
-    """A home of its own to enrol into: what never changes is linked, the catalog is copied."""
+def copy_of(home: Path, path: Path) -> Path:
+    """A home of its own to write into: what never changes is linked, the catalog is copied. All cores answer."""
     shutil.rmtree(path, ignore_errors=True)
     wiring.open_parts(home).catalog.close()  # its log is in its file then
     path.mkdir()

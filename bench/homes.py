@@ -119,9 +119,9 @@ class Server:
 
 
 @contextlib.contextmanager
-def up(home: Path) -> Iterator[Server]:
-    """A server on the home until the context is left."""
-    with _serving("--home", str(home), log=home / "up.log") as server:
+def up(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server on the home until the context is left; `settings` are variables."""
+    with _serving("--home", str(home), log=home / "up.log", settings=settings) as server:
         yield server
 
 

@@ -66,7 +66,7 @@ class Imports(_Section):
         512, ge=1, le=10_000, description="pictures in a pack, at most: the unit of work and of retry"
     )
     workers: int = Field(0, ge=0, description="worker processes; 0 means one per core")
-    nice: int = Field(15, ge=0, le=19, description="niceness of worker processes: questions go before imports")
+    nice: int = Field(19, ge=0, le=19, description="niceness of workers; questions have 10, and go before imports")
     lease_s: float = Field(60.0, ge=1.0, description="seconds without a heartbeat after which a pack is free again")
 
 

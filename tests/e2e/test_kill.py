@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import time
 from pathlib import Path
@@ -94,3 +95,15 @@ def test_workers_let_others_go_first(home):
             time.sleep(0.02)
     finally:
         home.kill(worker)
+
+
+def test_workers_share_the_session_of_their_server_and_not_its_ctrl_c(home, source):
+    process, _ = home.up()
+    try:
+        home.json("import", source, "--gallery", "album", "--detach")
+        home.wait_for_workers()
+        [worker, *_] = home.workers()
+        assert os.getsid(worker.pid) == os.getsid(process.pid)
+        assert os.getpgid(worker.pid) == worker.pid != os.getpgid(process.pid)
+    finally:
+        home.kill(process)

@@ -42,8 +42,9 @@ class WorkerPool:
                 hint="their last words are above; `relens doctor` looks for the usual causes",
             )
         while len(self._running) < self._count:
-            # A session of their own: ctrl-C reaches the parent alone, which then ends them.
-            process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
+            # A group of their own: ctrl-C reaches the parent alone, which then ends them. But not a session of their
+            # own: Linux shares cores equally among sessions (autogroups), and niceness counts only within one.
+            process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603
             self._running[process] = time.monotonic()
 
     def reap(self) -> int:
