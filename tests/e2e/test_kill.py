@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import signal
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
-from relens.testing.pictures import write_pictures
+from relens.testing.pictures import draw, write_pictures
 
 KILLS = 10
 PICTURES = 1000
@@ -105,5 +108,23 @@ def test_workers_share_the_session_of_their_server_and_not_its_ctrl_c(home, sour
         [worker, *_] = home.workers()
         assert os.getsid(worker.pid) == os.getsid(process.pid)
         assert os.getpgid(worker.pid) == worker.pid != os.getpgid(process.pid)
+    finally:
+        home.kill(process)
+
+
+def test_the_end_that_all_processes_are_told_of_leaves_engines_to_the_server(home, tmp_path):
+    home.json("import", write_pictures(tmp_path / "few", 3), "--gallery", "album")
+    process, url = home.up()
+
+    def asked(path, data=None):
+        with urllib.request.urlopen(urllib.request.Request(url + path, data=data), timeout=60) as answer:
+            return json.load(answer)
+
+    try:
+        asked("/v1/search?gallery=album", draw(1))
+        [engine] = asked("/v1/status")["engines"]
+        os.kill(engine["pid"], signal.SIGTERM)
+        asked("/v1/search?gallery=album", draw(1))
+        assert [one["pid"] for one in asked("/v1/status")["engines"]] == [engine["pid"]]
     finally:
         home.kill(process)

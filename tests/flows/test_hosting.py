@@ -506,6 +506,19 @@ def test_a_version_that_is_overwritten_is_reported_and_never_mixed(root):
     run(work())
 
 
+def test_a_bad_version_that_is_to_be_tried_again_keeps_no_other_from_being_loaded(root):
+    async def work():
+        for model in ("bad", "worse"):
+            put(root, 1, b"no model", model=model)
+        async with hosted(root, at_once=1, pause_s=3600.0) as server:
+            await until(lambda: all(states(server, model) == {1: "LOADING"} for model in ("bad", "worse")))
+            good(root, 1)
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            assert await ask(server) == 1
+
+    run(work())
+
+
 def test_a_file_that_is_copied_slowly_is_not_loaded_before_it_is_whole(root):
     async def work():
         good(root, 1)

@@ -109,7 +109,8 @@ def engine(
     """Answer questions of one lens over an inherited socket. Started by `up`."""
     parts = wiring.open_parts(home)
     parts.start_logging()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the front, which then ends us
+    for number in (signal.SIGINT, signal.SIGTERM):  # ctrl-C and systemd tell all; the front ends us when it has done
+        signal.signal(number, signal.SIG_IGN)
     server = parts.settings.server
     connection = socket.socket(fileno=fd)
 

@@ -7,6 +7,7 @@ changed from one look to the next: wherever the folder lies, on this machine or 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -184,16 +185,24 @@ def of_version(name: str) -> bool:
 
 
 def _stamp(folder: Path) -> Stamp:
+    """The stamp of a folder. OSError if something in it cannot be looked at, which says nothing of what is there."""
     facts = []
     try:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-                stat = path.stat()
-                mark = f"{stat.st_mtime_ns}:{stat.st_ino}"
-                facts.append((path.relative_to(folder).as_posix(), stat.st_size, mark))
+        for inner, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                path = Path(inner, name)
+                if name.startswith(".") or not path.is_file():
+                    continue
+                told = path.stat()
+                facts.append((path.relative_to(folder).as_posix(), told.st_size, f"{told.st_mtime_ns}:{told.st_ino}"))
     except (FileNotFoundError, NotADirectoryError):  # it goes while it is looked at
         return ()
-    return tuple(facts)
+    return tuple(sorted(facts))
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _published(place: Place, key: Key, where: str, folder: Path, stamp: Stamp) -> Version:

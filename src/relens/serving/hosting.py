@@ -366,32 +366,32 @@ class Hosting:
 
     async def _load(self, slot: Slot) -> Holding | None:
         """Load a version, in some tries: its engine; None if it has ended instead."""
-        async with self._loading:
-            slot.state = "LOADING"
-            for number in range(self._options.tries):
-                if slot.leave.is_set():
-                    break
-                try:
+        for number in range(self._options.tries):
+            try:
+                async with self._loading:
+                    if slot.leave.is_set():
+                        break
+                    slot.state = "LOADING"
                     engine = await self._try(slot)
-                except RelensError as error:
-                    if slot.leave.is_set():  # which says nothing of the version
-                        break
-                    slot.error = error
-                    MODEL_LOADS.labels(slot.model, "failed").inc()
-                    log.warning("a version cannot be loaded", model=slot.name, why=str(error), tries=number + 1)
-                    if slot.found.problem is not None or number + 1 == self._options.tries:
-                        break
-                    self._choose(slot.model)
-                    await _pause(slot.leave, self._options.pause_s * 2**number)
-                else:
-                    MODEL_LOADS.labels(slot.model, "loaded").inc()
-                    slot.error, slot.state = None, "AVAILABLE"
-                    slot.take(engine)
-                    gone = self._gaps.pop(slot.model, None)
-                    gap_s = None if gone is None else round(time.monotonic() - gone, 3)
-                    log.info("a version is available", model=slot.name, pid=engine.pid, gap_s=gap_s)
-                    self._choose(slot.model)
-                    return engine
+            except RelensError as error:
+                if slot.leave.is_set():  # which says nothing of the version
+                    break
+                slot.error = error
+                MODEL_LOADS.labels(slot.model, "failed").inc()
+                log.warning("a version cannot be loaded", model=slot.name, why=str(error), tries=number + 1)
+                if slot.found.problem is not None or number + 1 == self._options.tries:
+                    break
+                self._choose(slot.model)
+                await _pause(slot.leave, self._options.pause_s * 2**number)
+            else:
+                MODEL_LOADS.labels(slot.model, "loaded").inc()
+                slot.error, slot.state = None, "AVAILABLE"
+                slot.take(engine)
+                gone = self._gaps.pop(slot.model, None)
+                gap_s = None if gone is None else round(time.monotonic() - gone, 3)
+                log.info("a version is available", model=slot.name, pid=engine.pid, gap_s=gap_s)
+                self._choose(slot.model)
+                return engine
         slot.give_up(None if slot.leave.is_set() else slot.error)
         self._choose(slot.model)
         return None

@@ -5,6 +5,8 @@ It is so on this machine, on S3 and on WebDAV.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 
 import pytest
@@ -246,3 +248,23 @@ def test_a_folder_that_is_gone_is_said(store):
         folder.look()
     with pytest.raises((Broken, Missing)):
         folder.check()
+
+
+def test_a_look_that_is_cut_short_says_nothing_of_a_version(tmp_path, monkeypatch):
+    files = Files(tmp_path / "models", tmp_path / "cache")
+    files.put("scale/1/model.onnx")
+    files.put("scale/1/more/labels.txt")
+    folder, scandir = files.folder(), os.scandir
+    folder.look()
+    before, _ = folder.look()
+
+    def broken(path):
+        if os.fspath(path).endswith("more"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", broken)
+        with pytest.raises(Broken, match="cannot be read"):
+            folder.look()
+    assert folder.look() == (before, set())
