@@ -1,4 +1,5 @@
-"""Databases for tests: files of SQLite, and a real PostgreSQL server, one per test process, started when first needed.
+"""Databases and stores for tests, one per test process, started when first needed: files of SQLite and a real PostgreSQL
+server; an S3 server and a WebDAV server.
 
 `catalog` is an empty catalog at the newest schema, on each of them in turn. Where no server starts, its tests are
 skipped and say why.
@@ -17,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from relens.store import Catalog
+from relens.testing.stores import s3_server, webdav_server
 
 # Nothing here depends on how long something takes: machines are shared.
 hypothesis.settings.register_profile("relens", deadline=None)
@@ -99,6 +101,18 @@ def upgrade(url):
     catalog = Catalog(url)
     catalog.upgrade()
     catalog.close()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def webdav(tmp_path_factory):
+    with webdav_server(tmp_path_factory.mktemp("webdav")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from relens.config import BlobStore
 from relens.store import LocalBlobs, endpoints
 from relens.store.remote import open_remote
 from relens.testing.blobs import EVERYTHING, BlobsContract
-from relens.testing.stores import s3_server, webdav_server
 
 DYING = """
 import os, pathlib, signal, sys
@@ -46,18 +45,6 @@ class TestLocalBlobs(BlobsContract):
 
 def name_of(digest):
     return f"{digest[:2]}/{digest}"
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def webdav(tmp_path_factory):
-    with webdav_server(tmp_path_factory.mktemp("webdav")) as server:
-        yield server
 
 
 class TestS3Blobs(BlobsContract):

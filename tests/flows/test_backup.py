@@ -22,7 +22,6 @@ from relens.store.schema import backups, galleries, objects, packs, pins
 from relens.testing import upkeep
 from relens.testing.homes import DummyHome, fill
 from relens.testing.pictures import draw
-from relens.testing.stores import KEY, SECRET, s3_server
 from relens.testing.upkeep import OpenedHome, untold
 from relens.wiring.restoring import restore_home
 
@@ -130,24 +129,22 @@ def test_a_backup_of_sqlite_is_restored_into_postgresql_and_back(full, shelf, re
 
 
 @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
-def test_a_backup_of_a_home_on_s3_is_restored_into_a_folder_and_back(new_home, folder, shelf, restore):
-    with s3_server() as server:
-        reached = {"endpoint": f"http://127.0.0.1:{server.port}", "key": KEY, "secret": SECRET}
-        home = new_home(blobs=server.url(), blob_store=reached)
-        home.run(fill(folder, FILES))
-        made = home.local().back_up(shelf)
-        assert made["left_out"] == ["blob_store.key", "blob_store.secret"]
-        in_folder = restore()
-        assert answers(in_folder) == answers(home)
-        in_folder.local().back_up(shelf)
-        back = restore(blobs=server.url(), blob_store=reached)
-        assert answers(back) == answers(home)
-        assert is_sound(back)
-        assert not list((back.path / "blobs").iterdir())
-        with pytest.raises(Conflict, match="store of blobs"):
-            restore(blobs=yaml.safe_load((back.path / "relens.yaml").read_text())["blobs"], blob_store=reached)
-        for one in (home, back):
-            one.close()
+def test_a_backup_of_a_home_on_s3_is_restored_into_a_folder_and_back(new_home, folder, shelf, restore, s3):
+    home = new_home(blobs=s3.url(), blob_store=s3.settings)
+    home.run(fill(folder, FILES))
+    made = home.local().back_up(shelf)
+    assert made["left_out"] == ["blob_store.key", "blob_store.secret"]
+    in_folder = restore()
+    assert answers(in_folder) == answers(home)
+    in_folder.local().back_up(shelf)
+    back = restore(blobs=s3.url(), blob_store=s3.settings)
+    assert answers(back) == answers(home)
+    assert is_sound(back)
+    assert not list((back.path / "blobs").iterdir())
+    with pytest.raises(Conflict, match="store of blobs"):
+        restore(blobs=yaml.safe_load((back.path / "relens.yaml").read_text())["blobs"], blob_store=s3.settings)
+    for one in (home, back):
+        one.close()
 
 
 def test_ids_of_rows_that_are_gone_are_not_given_again(home, shelf, restore):

@@ -24,7 +24,6 @@ from relens.store.schema import blobs as blob_rows
 from relens.store.schema import crops, galleries, objects, packs, pictures, plans, segments, thresholds, views
 from relens.store.schema import pins as pin_rows
 from relens.testing.homes import DummyHome, fill
-from relens.testing.stores import KEY, SECRET, s3_server
 from relens.testing.upkeep import answers, problems, untold
 
 NOW = Rules(keep_views=0, view_age_s=0.0, older_than_s=0.0)
@@ -350,19 +349,17 @@ def _strike(patched, moment):
 
 
 @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
-def test_blobs_on_s3_are_collected_by_the_store_s_own_clock(new_home, folder):
-    with s3_server() as server:
-        reached = {"endpoint": f"http://127.0.0.1:{server.port}", "key": KEY, "secret": SECRET}
-        home = new_home(blobs=server.url(), blob_store=reached)
-        home.run(fill(folder, FILES))
-        before = answers(home)
-        old, young = (home.local().parts.blobs.put(data).digest for data in (b"old", b"young"))
-        server.age(home.local().parts.settings.blobs, f"{old[:2]}/{old}", 7200)
-        result = collect(home, Rules())
-        assert (result.blobs, result.young, result.bytes) == (1, 1, 3)
-        assert stored(home) - known(home) == {young}
-        assert answers(home) == before
-        home.close()
+def test_blobs_on_s3_are_collected_by_the_store_s_own_clock(new_home, folder, s3):
+    home = new_home(blobs=s3.url(), blob_store=s3.settings)
+    home.run(fill(folder, FILES))
+    before = answers(home)
+    old, young = (home.local().parts.blobs.put(data).digest for data in (b"old", b"young"))
+    s3.age(home.local().parts.settings.blobs, f"{old[:2]}/{old}", 7200)
+    result = collect(home, Rules())
+    assert (result.blobs, result.young, result.bytes) == (1, 1, 3)
+    assert stored(home) - known(home) == {young}
+    assert answers(home) == before
+    home.close()
 
 
 def import_until_begun(home, folder):

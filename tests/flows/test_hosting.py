@@ -60,6 +60,15 @@ async def hosted(root, **options):
         await server.close()
 
 
+@contextlib.asynccontextmanager
+async def answering(root, **options):
+    """A server that has loaded version 1."""
+    good(root, 1)
+    async with hosted(root, **options) as server:
+        await until(lambda: states(server) == {1: "AVAILABLE"})
+        yield server
+
+
 async def ask(server, model="scale", *, row=ROW, **named):
     """Which version answered; its numbers are those of no other."""
     answer = await server.infer(Named(model, **named), {"images": row})
@@ -93,9 +102,7 @@ def run(work):
 
 def test_the_newest_version_answers_and_a_newer_one_takes_over_without_a_gap(root):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root) as server:
             seen, over = [[], [], [], []], asyncio.Event()
 
             async def keep_asking(answers):
@@ -118,9 +125,7 @@ def test_the_newest_version_answers_and_a_newer_one_takes_over_without_a_gap(roo
 
 def test_a_bad_version_ends_with_its_error_and_the_good_one_serves_on(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, tries=2) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root, tries=2) as server:
             put(root, 2, b"no model")
             await until(lambda: states(server) == {2: "END", 1: "AVAILABLE"})
             assert await ask(server) == 1
@@ -186,9 +191,7 @@ def test_policies_choose_what_is_served(root, policy, serve):
 
 def test_where_memory_counts_the_old_version_goes_before_the_new_one_is_loaded(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, default=Wanted(swap="resource"), tries=1) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, default=Wanted(swap="resource"), tries=1) as server:
             for version, wanted in ((2, {2: "AVAILABLE"}), (3, {3: "AVAILABLE"})):
                 good(root, version)
                 most = 0
@@ -307,9 +310,7 @@ def test_metrics_tell_of_versions_that_lie_in_the_folder(root):
 
 def test_versions_that_come_faster_than_they_are_loaded_do_not_pile_up(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, at_once=1) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, at_once=1) as server:
             for version in range(2, 8):
                 good(root, version)
                 await until(lambda version=version: version in server._slots["scale"])
@@ -337,9 +338,7 @@ def test_the_end_is_no_error(root):
 
 def test_what_is_known_to_be_bad_costs_no_gap_where_the_old_version_goes_first(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, default=Wanted(swap="resource")) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, default=Wanted(swap="resource")) as server:
             pid = engines(server)[1]
             (root / "scale" / "2").mkdir()
             (root / "scale" / "2" / "notes.txt").write_text("no model")
@@ -351,9 +350,7 @@ def test_what_is_known_to_be_bad_costs_no_gap_where_the_old_version_goes_first(r
 
 def test_how_many_may_wait_and_how_versions_are_swapped_outlives_a_change_of_versions(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, wanted={"scale": Wanted(swap="resource", waiting=3)}) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, wanted={"scale": Wanted(swap="resource", waiting=3)}) as server:
             server.configure({"scale": Wanted(Policy(latest=1), {"stable": 1})})
             asking = [asyncio.create_task(ask(server)) for _ in range(5)]
             answers = await asyncio.gather(*asking, return_exceptions=True)
@@ -370,9 +367,7 @@ def test_how_many_may_wait_and_how_versions_are_swapped_outlives_a_change_of_ver
 
 def test_no_more_than_may_wait_wait_for_an_engine_that_is_started_again(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, waiting=4) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, waiting=4) as server:
             os.kill(engines(server)[1], signal.SIGKILL)
             await until(lambda: engines(server) == {})
             asking = [asyncio.create_task(ask(server)) for _ in range(10)]
@@ -387,9 +382,7 @@ def test_no_more_than_may_wait_wait_for_an_engine_that_is_started_again(root):
 
 def test_an_engine_that_cannot_be_started_now_is_started_later(root, monkeypatch):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root) as server:
             tries = []
             usual = socket.socketpair
 
@@ -410,9 +403,7 @@ def test_an_engine_that_cannot_be_started_now_is_started_later(root, monkeypatch
 
 def test_nobody_waits_longer_than_the_server_says(root, monkeypatch):
     async def work():
-        good(root, 1)
-        async with hosted(root, wait_s=0.1) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, wait_s=0.1) as server:
             os.kill(engines(server)[1], signal.SIGSTOP)
             with pytest.raises(Busy, match=r"within 0\.[12]"):
                 await server.infer(Named("scale"), {"images": ROW}, timeout_s=1e9)
@@ -424,9 +415,7 @@ def test_nobody_waits_longer_than_the_server_says(root, monkeypatch):
 
 def test_an_engine_that_hangs_is_ended_also_if_everybody_leaves(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, hangs_s=0.2) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root, hangs_s=0.2) as server:
             pid = engines(server)[1]
             os.kill(pid, signal.SIGSTOP)
             while engines(server).get(1) in {None, pid}:
@@ -441,9 +430,7 @@ def test_an_engine_that_hangs_is_ended_also_if_everybody_leaves(root):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_end_that_all_processes_are_told_of_leaves_engines_to_the_server(root, number):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root) as server:
             pid = engines(server)[1]
             os.kill(pid, number)
             assert await ask(server) == 1
@@ -454,9 +441,7 @@ def test_the_end_that_all_processes_are_told_of_leaves_engines_to_the_server(roo
 
 def test_requests_of_low_priority_leave_room_for_those_of_high(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, waiting=4, default=Wanted(levels=2)) as server:
-            await until(lambda: states(server) == {1: "AVAILABLE"})
+        async with answering(root, waiting=4, default=Wanted(levels=2)) as server:
             os.kill(engines(server)[1], signal.SIGSTOP)
             asked = []
             for priority, admitted in ((2, True), (2, True), (2, False), (1, True), (1, True), (1, False)):
@@ -475,9 +460,7 @@ def test_requests_of_low_priority_leave_room_for_those_of_high(root):
 
 def test_an_engine_that_is_killed_costs_nobody_more_than_a_delay(root):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root) as server:
             for _ in range(3):
                 pid = engines(server)[1]
                 asking = [asyncio.create_task(ask(server)) for _ in range(20)]
@@ -492,9 +475,7 @@ def test_an_engine_that_is_killed_costs_nobody_more_than_a_delay(root):
 
 def test_a_version_that_is_overwritten_is_reported_and_never_mixed(root):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root) as server:
             (root / "scale" / "1" / "model.onnx").write_bytes(networks.scaler(7))
             await until(lambda: server.versions("scale")[0].error is not None)
             assert server.versions("scale")[0].error.code == "serving.overwritten"
@@ -538,9 +519,7 @@ def test_a_file_that_is_copied_slowly_is_not_loaded_before_it_is_whole(root):
 
 def test_a_folder_that_disappears_leaves_what_is_served_served(root):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root) as server:
             away = root.with_name("away")
             root.rename(away)
             await asyncio.sleep(0.3)
@@ -597,9 +576,7 @@ def test_before_it_is_loaded_it_is_busy_and_what_it_does_not_take_is_named(root)
 
 def test_more_than_may_wait_is_refused_at_once_and_the_rest_is_answered(root):
     async def work():
-        good(root, 1)
-        async with hosted(root, waiting=8) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root, waiting=8) as server:
             asking = [asyncio.create_task(ask(server)) for _ in range(20)]
             answers = await asyncio.gather(*asking, return_exceptions=True)
             refused = [one for one in answers if isinstance(one, Busy)]
@@ -613,9 +590,7 @@ def test_more_than_may_wait_is_refused_at_once_and_the_rest_is_answered(root):
 
 def test_an_engine_that_hangs_holds_no_request_for_longer_than_it_may_wait(root, monkeypatch):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root) as server:
             pid = engines(server)[1]
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(Busy):
@@ -629,9 +604,7 @@ def test_an_engine_that_hangs_holds_no_request_for_longer_than_it_may_wait(root,
 
 def test_an_engine_that_hangs_for_good_is_ended_and_another_answers(root, monkeypatch):
     async def work():
-        good(root, 1)
-        async with hosted(root, hangs_s=0.05) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root, hangs_s=0.05) as server:
             pid = engines(server)[1]
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(Busy):
@@ -656,9 +629,7 @@ def test_the_end_waits_for_no_version_that_is_loading(root):
 
 def test_after_the_end_no_process_is_left(root):
     async def work():
-        good(root, 1)
-        async with hosted(root) as server:
-            await until(lambda: states(server).get(1) == "AVAILABLE")
+        async with answering(root) as server:
             pid = engines(server)[1]
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

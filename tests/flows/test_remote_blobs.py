@@ -9,21 +9,13 @@ from relens.store.schema import crops
 from relens.testing.homes import DummyHome, books
 from relens.testing.moments import once, put_aside, raising, work
 from relens.testing.pictures import draw, write_pictures
-from relens.testing.stores import KEY, SECRET, s3_server
 from relens.wiring.checkup import examine
-
-
-@pytest.fixture(scope="module")
-def s3():
-    with s3_server() as server:
-        yield server
 
 
 @pytest.fixture
 def on_s3(s3):
     """Settings of homes that share an empty place."""
-    reached = {"endpoint": f"http://127.0.0.1:{s3.port}", "key": KEY, "secret": SECRET}
-    return {"blobs": s3.url(), "blob_store": reached}
+    return {"blobs": s3.url(), "blob_store": s3.settings}
 
 
 def wrong(home):

@@ -138,7 +138,8 @@ class Pictures:
 def _inputs_of(graph: Graph, row: Floats) -> dict[str, Array]:
     """A model's input of one picture. A model with a fixed batch is given it so many times."""
     [info] = graph.inputs
-    return {info.name: np.repeat(row, info.shape[0] or 1, axis=0).astype(dtype_of(info.datatype), copy=False)}
+    rows = np.repeat(row, info.shape[0], axis=0) if info.shape[0] not in {None, 1} else row
+    return {info.name: rows.astype(dtype_of(info.datatype), copy=False)}
 
 
 def _by_role(card: Card, made: Outputs) -> dict[str, Floats]:

@@ -48,6 +48,11 @@ class S3Server:
         """How to reach it."""
         return self.through(self.port)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The same as `blob_store:` of relens.yaml says it."""
+        return {"endpoint": f"http://127.0.0.1:{self.port}", "key": KEY, "secret": SECRET}
+
     def through(self, port: int) -> BlobStore:
         """How to reach it by another port, which leads to it."""
         return BlobStore(endpoint=f"127.0.0.1:{port}", secure=False, key=KEY, secret=SecretStr(SECRET))

@@ -1,10 +1,9 @@
-"""ONNX files made on the spot, for what only shapes, names and operations say; and servers for models that are far."""
+"""ONNX files made on the spot, for what only shapes, names and operations say."""
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from relens.testing.stores import s3_server, webdav_server
 
 
 def make_onnx(
@@ -54,15 +53,3 @@ def make_onnx(
 @pytest.fixture
 def make():
     return make_onnx
-
-
-@pytest.fixture(scope="session")
-def s3():
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def webdav(tmp_path_factory):
-    with webdav_server(tmp_path_factory.mktemp("webdav")) as server:
-        yield server

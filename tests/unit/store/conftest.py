@@ -10,7 +10,6 @@ import pytest
 
 from relens.store import endpoints
 from relens.store.remote import RemoteBlobs, open_remote
-from relens.testing.stores import s3_server, webdav_server
 
 HEAD_BYTES = 65536
 
@@ -122,18 +121,6 @@ class Store:
         if self.url.startswith("s3"):
             return self.server.uploads(self.url)
         return len(list(self.server.folder(self.url).glob("tmp/*")))
-
-
-@pytest.fixture(scope="session")
-def s3():
-    with s3_server() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def webdav(tmp_path_factory):
-    with webdav_server(tmp_path_factory.mktemp("webdav")) as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)
