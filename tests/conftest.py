@@ -1,5 +1,6 @@
-"""Databases and stores for tests, one per test process, started when first needed: files of SQLite and a real PostgreSQL
-server; an S3 server and a WebDAV server.
+"""Databases and stores for tests, one per test process, started when first needed.
+
+Databases are files of SQLite and a real PostgreSQL server; stores are an S3 server and a WebDAV server.
 
 `catalog` is an empty catalog at the newest schema, on each of them in turn. Where no server starts, its tests are
 skipped and say why.

@@ -5,7 +5,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 
-
 def make_onnx(
     outputs,
     *,

@@ -35,7 +35,9 @@ def test_each_request_after_the_end_of_an_engine_is_told_that_it_died(run):
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_an_engine_that_says_what_is_no_frame_is_ended(run):
-    script = "import os, sys, time; os.write(int(sys.argv[-1]), bytes([0, 0, 0, 2, 0, 0, 0, 0]) + b'{]'); time.sleep(60)"
+    script = (
+        "import os, sys, time; os.write(int(sys.argv[-1]), bytes([0, 0, 0, 2, 0, 0, 0, 0]) + b'{]'); time.sleep(60)"
+    )
 
     async def told():
         engine = await start_holding([sys.executable, "-S", "-c", script], hangs_s=60)
