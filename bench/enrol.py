@@ -60,7 +60,7 @@ def measure(setup: Setup) -> Report:
 
 
 def copy_of(home: Path, path: Path) -> Path:
-    """A home of its own to write into: what never changes is linked, the catalog is copied. All cores answer."""
+    """A home of its own to write into: what never changes is linked. All cores answer questions."""
     shutil.rmtree(path, ignore_errors=True)
     wiring.open_parts(home).catalog.close()  # its log is in its file then
     path.mkdir()

@@ -128,7 +128,7 @@ def up(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server
 @contextlib.contextmanager
 def models_up(root: Path, *more: str, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """A server of a folder of models until the context is left; `more` are options, `settings` variables."""
-    log = root.with_name(f"{root.name}.log")
+    log = root.with_name("-".join([root.name, *(settings or {}).values()]) + ".log")  # each server has one of its own
     with _serving("--models", str(root), *more, log=log, settings=settings) as server:
         yield server
 

@@ -25,7 +25,7 @@ from relens.serving.served import Named, Policy, Wanted
 from relens.telemetry import REGISTRY
 from relens.testing import networks
 from relens.testing.pictures import draw
-from relens.wiring.models import host_models
+from relens.wiring.models import host_models, options_of
 
 ROW = np.array([[1, 2, 3, 4]], np.float32)
 QUICK = {"poll_s": 0.05, "pause_s": 0.05, "load_s": 30.0}
@@ -454,6 +454,28 @@ def test_requests_of_low_priority_leave_room_for_those_of_high(root):
                         await asking
             os.kill(engines(server)[1], signal.SIGCONT)
             assert await asyncio.gather(*asked) == [1] * 4
+
+    run(work())
+
+
+def test_each_priority_has_its_part_of_the_queue_as_it_is_set_up(root):
+    settings = Settings(models=Models(serve={"scale": ServedModel(queue=8, priorities=2)}))
+
+    async def work():
+        good(root, 1)
+        server = host_models(ModelFolder(Here(root)), options_of(settings), settings)
+        await server.open()
+        try:
+            await until(lambda: states(server) == {1: "AVAILABLE"})
+            os.kill(engines(server)[1], signal.SIGSTOP)
+            asked = [asyncio.create_task(ask(server, priority=priority)) for priority in [2] * 8 + [1] * 8]
+            await asyncio.sleep(0)
+            with pytest.raises(Busy):
+                await ask(server, priority=2)
+            os.kill(engines(server)[1], signal.SIGCONT)
+            assert await asyncio.gather(*asked) == [1] * 16
+        finally:
+            await server.close()
 
     run(work())
 

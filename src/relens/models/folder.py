@@ -185,7 +185,7 @@ def of_version(name: str) -> bool:
 
 
 def _stamp(folder: Path) -> Stamp:
-    """The stamp of a folder. OSError if something in it cannot be looked at, which says nothing of what is there."""
+    """The stamp of a folder. OSError if the disk does not tell it, which says nothing of what is there."""
     facts = []
     try:
         for inner, folders, names in os.walk(folder, onerror=_raise):
@@ -196,7 +196,7 @@ def _stamp(folder: Path) -> Stamp:
                     continue
                 told = path.stat()
                 facts.append((path.relative_to(folder).as_posix(), told.st_size, f"{told.st_mtime_ns}:{told.st_ino}"))
-    except (FileNotFoundError, NotADirectoryError):  # it goes while it is looked at
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # it goes while it is looked at, or is not for us
         return ()
     return tuple(sorted(facts))
 

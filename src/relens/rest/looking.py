@@ -14,11 +14,11 @@ from relens.rest.bodies import picture_in, read_body
 from relens.rest.failures import failure
 from relens.rest.leaving import unless_gone
 from relens.rest.tfserving import METHODS, NamedRoute, named_in
+from relens.serving.oip import number_in
 from relens.serving.served import Looked, ModelServer
 
 PARAMETERS = ("names", "min_score", "include", "timeout_s", "priority")
 MOST_NAMES = 1000
-MOST_PRIORITY = 1000
 
 
 def looking_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
@@ -32,7 +32,7 @@ def looking_routes(server: ModelServer, *, max_bytes: int) -> list[Route]:
             raise BadInput("rest.method", f"this path does not take {request.method}", hint="use POST")
         named = server.choose(named_in(request))
         looked, timeout_s = _looked(request), _number(request, "timeout_s", 0, math.inf)
-        named = named.with_priority(int(_number(request, "priority", 0, MOST_PRIORITY) or 0))
+        named = named.with_priority(_priority(request))
         server.describe(named)  # before the body: who cannot be answered need not send it
         body = await read_body(request, max_bytes)
         picture = picture_in(request, body, max_bytes)
@@ -74,6 +74,14 @@ def _require_known(given: Collection[str]) -> None:
     if unknown := sorted(set(given) - set(PARAMETERS)):
         known = ", ".join(PARAMETERS)
         raise BadInput("rest.bad-request", f"{unknown[0][:60]!r} is no parameter", hint=f"known: {known}")
+
+
+def _priority(request: Request) -> int:
+    given = request.query_params.get("priority", "0")
+    number = number_in(given)
+    if number is None:
+        raise BadInput("rest.bad-request", f"priority: {given[:60]!r} is no whole number from 0")
+    return number
 
 
 def _number(request: Request, name: str, least: float, most: float) -> float | None:

@@ -63,7 +63,7 @@ def read_request(body: bytes, head_bytes: int | None) -> Asked:
     if end > len(body):
         raise BadInput(BAD_REQUEST, f"the JSON is said to have {end:,} bytes, and the body has {len(body):,}")
     text = body[:end]
-    head = _head(text) if head_bytes is None or end > REMEMBERED_BYTES else _known_head(text)
+    head = _head(text) if head_bytes is None or end > REMEMBERED_BYTES else _remembered(text)
     inputs = _inputs(head.inputs, memoryview(body)[end:])
     return Asked(inputs, head.outputs, head.binary, head.id, head.timeout_s, head.priority)
 
@@ -105,8 +105,19 @@ def _head(text: bytes) -> _Head:
     )
 
 
-_known_head = lru_cache(REMEMBERED)(_head)
-"""With binary tensors all requests of a client have the same JSON."""
+_known: dict[bytes, _Head] = {}
+
+
+def _remembered(text: bytes) -> _Head:
+    """The same, of JSON that clients send again and again: with all tensors behind it, and no id of the request."""
+    head = _known.get(text)
+    if head is None:
+        head = _head(text)
+        if head.id is None and all(one.size is not None for one in head.inputs):
+            if len(_known) >= REMEMBERED:
+                _known.clear()
+            _known[text] = head
+    return head
 
 
 def read_raw(body: bytes, infos: Sequence[TensorInfo]) -> Asked:

@@ -198,7 +198,7 @@ class _Start:
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
                 env=environment,
-                start_new_session=True,  # an interrupt on the terminal is for the parent, which ends its children
+                process_group=0,  # an interrupt on the terminal is for the parent, which ends its children
             )
         except OSError as error:
             ours.close()

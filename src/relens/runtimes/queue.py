@@ -77,21 +77,24 @@ class WorkQueue(Generic[T]):
                 self._on_expired(waiting.job)
 
     def take(self, timeout_s: float | None) -> T | None:
-        """The oldest job whose deadline has not passed; None after `timeout_s` without one, or when closed and empty.
+        """The oldest job of the lowest level whose deadline has not passed.
 
-        Waits without an end if `timeout_s` is None.
+        None after `timeout_s` without one, or when closed and empty. Waits without an end if `timeout_s` is None.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        while (waiting := self._next(until)) is not None:
-            if not waiting.expired(self._now()):
-                return waiting.job
-            self._on_expired(waiting.job)
+        while (found := self._next(until)) is not None:
+            first, expired = found
+            for waiting in expired:
+                self._on_expired(waiting.job)
+            if not first.expired(self._now()):
+                return first.job
+            self._on_expired(first.job)
         return None
 
     def take_also(
         self, fits: Callable[[T], bool], *, most: int, wait_s: float, size: Callable[[T], int] = lambda _: 1
     ) -> list[T]:
-        """More jobs, to be run together with one that was taken: oldest first, of `most` in size at most.
+        """More jobs, to be run together with one that was taken: in the queue's order, of `most` in size at most.
 
         fits    what does not fit stays where it is; it may be asked of a job more than once
         wait_s  how long to wait for more, as long as there is room
@@ -124,11 +127,16 @@ class WorkQueue(Generic[T]):
             self._closed = True
             self._changed.notify_all()
 
-    def _next(self, until: float | None) -> _Waiting[T] | None:
+    def _next(self, until: float | None) -> tuple[_Waiting[T], list[_Waiting[T]]] | None:
+        """The first job, and what has expired among those that others go before again and again."""
         left = None if until is None else max(0.0, until - time.monotonic())
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed, left)
-            return self._waiting.popleft() if self._waiting else None
+            if not self._waiting:
+                return None
+            first = self._waiting.popleft()
+            passed = bool(self._waiting) and self._waiting[-1].level > first.level
+            return first, self._remove_expired(self._now()) if passed else []
 
     def _insert(self, new: _Waiting[T]) -> None:
         at = len(self._waiting)
@@ -155,9 +163,8 @@ class WorkQueue(Generic[T]):
         return expired
 
     def _full(self, now: float) -> Busy:
-        waited_s = now - min(
-            waiting.since for waiting in self._waiting
-        )  # as long as a full queue takes to be worked off
+        # as long as a full queue takes to be worked off
+        waited_s = now - min(waiting.since for waiting in self._waiting)
         return Busy(
             "runtimes.queue-full",
             f"{self._capacity} requests are waiting, the oldest for {waited_s:.1f} s",

@@ -146,6 +146,7 @@ class Holding(asyncio.Protocol):
         if self._transport.is_closing():  # as a dead one's is; a write to it is an error
             raise Died
         number = next(self._ids)
+        head = head_of({"id": number, **asked}, body)
         answer: asyncio.Future[tuple[dict[str, Any], bytes]] = self._loop.create_future()
         if not self._owed:
             self._sign = time.monotonic()
@@ -154,7 +155,7 @@ class Holding(asyncio.Protocol):
         self._idle.clear()
         timer = self._loop.call_later(wait_s + SLACK_S, _too_late, answer, wait_s + SLACK_S)
         try:
-            self._send({"id": number, **asked}, body)
+            self._transport.writelines([head, body])
             told, made = await answer
         except (Busy, asyncio.CancelledError):
             self._give_up(number)
@@ -166,13 +167,10 @@ class Holding(asyncio.Protocol):
             raise error_from_header(told["error"])
         return told, made
 
-    def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
-        self._transport.writelines([head_of(header, body), body])
-
     def _give_up(self, number: int) -> None:
         """Nobody waits for a request any more."""
         if not self._transport.is_closing():
-            self._send({"drop": number})
+            self._transport.write(head_of({"drop": number}, b""))
         self._end_if_hung()
 
     def _end_if_hung(self) -> None:

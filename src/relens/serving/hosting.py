@@ -367,6 +367,8 @@ class Hosting:
     async def _load(self, slot: Slot) -> Holding | None:
         """Load a version, in some tries: its engine; None if it has ended instead."""
         for number in range(self._options.tries):
+            if slot.leave.is_set():
+                break
             try:
                 async with self._loading:
                     if slot.leave.is_set():

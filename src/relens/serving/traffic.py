@@ -141,7 +141,8 @@ class Traffic:
             answer = await self._of_stable(sharing, chosen, ask, timeout_s)
         shadow = sharing.shadow()
         if shadow is not None and shadow != answer.version:
-            sharing.shadows.follow(answer, shadow, lambda: ask(Named(chosen.model, shadow), None))
+            also = Named(chosen.model, shadow, priority=chosen.priority)
+            sharing.shadows.follow(answer, shadow, lambda: ask(also, None))
         return answer
 
     async def _of_stable(self, sharing: Sharing, chosen: Named, ask: _Ask[Answer], timeout_s: float | None) -> Answer:

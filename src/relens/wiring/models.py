@@ -182,6 +182,7 @@ class _Starting:
     def __call__(self, model: str, file: Path, digest: str, urgent: bool) -> Sequence[str]:
         how = self.settings.models.serve.get(model, ServedModel())
         profile, cores = PROFILES[how.profile], os.cpu_count() or 1
+        queue = how.queue or self.settings.server.queue
         way = {
             "threads": cores,
             "rows": how.batch or profile.rows,
@@ -195,7 +196,7 @@ class _Starting:
             "--cores": profile.cores or cores,
             "--backend": how.backend,
             "--cache": self.cache / "openvino",
-            "--queue": how.queue or self.settings.server.queue,
+            "--queue": queue * AHEAD if how.priorities > 1 else queue,  # the front keeps each priority's part free
             "--way": json.dumps(way),
             "--limits": json.dumps(self.settings.limits.model_dump()),
         }

@@ -5,6 +5,7 @@ It is so on this machine, on S3 and on WebDAV.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -250,21 +251,37 @@ def test_a_folder_that_is_gone_is_said(store):
         folder.check()
 
 
-def test_a_look_that_is_cut_short_says_nothing_of_a_version(tmp_path, monkeypatch):
+@pytest.fixture
+def unread(tmp_path, monkeypatch):
+    """Two versions, of which one has a folder that cannot be listed for a reason, as long as the context lasts."""
     files = Files(tmp_path / "models", tmp_path / "cache")
     files.put("scale/1/model.onnx")
     files.put("scale/1/more/labels.txt")
+    files.put("other/1/model.onnx")
     folder, scandir = files.folder(), os.scandir
     folder.look()
-    before, _ = folder.look()
 
-    def broken(path):
-        if os.fspath(path).endswith("more"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return scandir(path)
+    @contextlib.contextmanager
+    def unread(number):
+        def broken(path):
+            if os.fspath(path).endswith("more"):
+                raise OSError(number, os.strerror(number))
+            return scandir(path)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "scandir", broken)
-        with pytest.raises(Broken, match="cannot be read"):
-            folder.look()
-    assert folder.look() == (before, set())
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", broken)
+            yield folder
+
+    return unread
+
+
+def test_a_look_that_the_disk_cuts_short_says_nothing_of_a_version(unread):
+    with unread(errno.EIO) as folder, pytest.raises(Broken, match="cannot be read"):
+        folder.look()
+    assert set(folder.look()[0]) == {("scale", 1), ("other", 1)}
+
+
+def test_a_version_that_may_not_be_read_is_not_whole_and_keeps_no_other_out(unread):
+    with unread(errno.EACCES) as folder:
+        whole, unfinished = folder.look()
+    assert (set(whole), unfinished) == ({("other", 1)}, {("scale", 1)})

@@ -75,6 +75,7 @@ def test_a_form_is_taken(ask, models):
         ("include=heatmap", "include"),
         ("timeout_s=-1", "timeout_s"),
         ("priority=-1", "priority"),
+        ("priority=1.5", "priority"),
         ("nmaes=1", "nmaes"),
     ],
 )

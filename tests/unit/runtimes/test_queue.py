@@ -49,6 +49,15 @@ def test_lower_levels_come_out_first_and_each_in_the_order_it_went_in(levels):
     assert [queue.take(0) for _ in levels] == sorted((level, number) for number, level in enumerate(levels))
 
 
+def test_what_expires_while_others_go_before_it_is_reported_when_they_do(queue, clock, expired):
+    queue.put("low", deadline=clock.time + 1, level=2)
+    queue.put("high", deadline=None, level=1)
+    clock.time += 2
+    assert queue.take(0) == "high"
+    assert expired == ["low"]
+    assert queue.take(0) is None
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_again(queue, clock):
     queue.put("a", deadline=None)
     clock.time += 1.5
